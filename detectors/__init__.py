@@ -1,0 +1,1 @@
+"""Pixels in, predictions out. Knows no table and no footage, and never imports ``mining``."""

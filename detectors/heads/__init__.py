@@ -1,0 +1,1 @@
+"""Output layouts of exported graphs, one file each."""

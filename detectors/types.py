@@ -1,0 +1,123 @@
+"""What a detector takes and gives: the only part of ``detectors`` that needs neither torch nor a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class DetectorError(Exception):
+    """A detector cannot be loaded or used; the message is one line that says how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """Which model, and how it is run. Everything here that changes a prediction is part of its digest."""
+
+    weights: str
+    """A file, or an official Ultralytics name such as ``yolo11n.pt``."""
+    head: str | None = None
+    """Output layout of an ONNX graph (a key of ``detectors.heads.HEADS``); None for Ultralytics checkpoints."""
+    name: str | None = None
+    """Name in the tables; the weights' file name without its ending where None."""
+    sha256: str | None = None
+    """Expected digest of the weights file, hexadecimal; not checked where None."""
+    image_size_px: int | None = None
+    """Longer side of the network's input; the checkpoint's or graph's own where None."""
+    threshold: float = 0.25
+    """Operating threshold: confidence from which fleet and labelers take a box as a detection."""
+    floor: float = 0.05
+    """Lowest confidence of a box that is kept as a candidate; at most a third of ``threshold``."""
+    suppress_iou: float = 0.7
+    """Boxes that overlap a better one by more than this are suppressed (end-to-end heads ignore it)."""
+    class_agnostic: bool = True
+    """Suppress across classes: one box an object, whose class vector carries the doubt between classes."""
+    max_boxes: int = 100
+    """At most this many candidates a frame, the most confident first."""
+    device: str = "auto"
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if not 0.0 < self.floor <= self.threshold / 3 + 1e-9 or self.threshold >= 1:
+            raise DetectorError(
+                f"floor {self.floor} and threshold {self.threshold}: need 0 < floor <= threshold / 3 and threshold < 1"
+            )
+        if not 0.0 < self.suppress_iou <= 1.0:
+            raise DetectorError(f"suppress_iou is {self.suppress_iou}; need 0 < suppress_iou <= 1")
+        if self.max_boxes < 1:
+            raise DetectorError(f"max_boxes is {self.max_boxes}; need at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What one detector saw in one batch of ``b`` frames: ``n`` boxes, flat, over ``c`` classes.
+
+    Boxes are ordered by frame, then by falling confidence. A frame that has no row in ``frame_index`` and no entry in
+    ``errors`` was looked at and holds nothing above the floor.
+    """
+
+    frame_index: NDArray[np.int32]
+    """[n] position in the batch of the frame that holds the box."""
+    boxes_px: FloatArray
+    """[n, 4] x1, y1, x2, y2 in pixels of the source frame, clipped to it."""
+    class_scores: FloatArray
+    """[n, c] in 0..1, one column a class of ``Detector.classes``; NaN where this detector cannot see the class."""
+    box_std_px: FloatArray | None
+    """[n, 4] standard deviation of each edge (left, top, right, bottom) in source pixels, from the head's edge
+    distributions; None where the head has none."""
+    embeddings: FloatArray
+    """[b, d] pooled feature map of each frame, L2-normalised."""
+    dense_entropy_max: FloatArray
+    """[b, c] per class, the largest binary entropy (nats) over all positions, before suppression; NaN where unseen."""
+    dense_entropy_mean: FloatArray
+    """[b, c] per class, the mean binary entropy (nats) over all positions, before suppression; NaN where unseen."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Batch position -> reason, for frames on which the model failed (its boxes are absent, its embedding is NaN)."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes against each other."""
+        n, c = self.class_scores.shape
+        b = self.embeddings.shape[0]
+        expected = {
+            "frame_index": (self.frame_index.shape, (n,)),
+            "boxes_px": (self.boxes_px.shape, (n, 4)),
+            "dense_entropy_max": (self.dense_entropy_max.shape, (b, c)),
+            "dense_entropy_mean": (self.dense_entropy_mean.shape, (b, c)),
+        }
+        if self.box_std_px is not None:
+            expected["box_std_px"] = (self.box_std_px.shape, (n, 4))
+        for what, (got, wanted) in expected.items():
+            if got != wanted:
+                raise ValueError(f"Predictions.{what} has shape {got}, not {wanted}")
+
+
+class Detector(Protocol):
+    """A loaded model. ``predict`` is deterministic: the same frames give the same predictions on the same device."""
+
+    name: str
+    """Name in the tables."""
+    classes: tuple[str, ...]
+    """What the columns of ``class_scores`` stand for: the fleet's list where one was given, else the model's own."""
+    seen: NDArray[np.bool_]
+    """[c] True where this detector can see the class."""
+    digest: str
+    """Hexadecimal digest of the weights and of every setting that changes a prediction (not of the device)."""
+    spec: DetectorSpec
+
+    def predict(self, frames: FrameBatch) -> Predictions:
+        """Run the model over a batch of frames."""
+        ...
+
+
+class FrameBatch(Protocol):
+    """Frames of one size that several detectors look at; each input size is prepared once (``preprocess.Batch``)."""
+
+    frames: Sequence[NDArray[np.uint8]]
+    """b arrays [height, width, 3], RGB, all of one size."""

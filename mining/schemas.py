@@ -1,0 +1,172 @@
+"""Each table's columns. This is the public interface: people query these tables.
+
+``night`` is the hive partition (``night=YYYY-MM-DD``) and stands in the path, not in the files. A column that was not
+computed is NULL. Times are UTC. Boxes are x1, y1, x2, y2 in pixels of the source frame.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+STORE_VERSION = 1
+"""Version of everything below; written into each store, checked when one is opened."""
+
+_TIME = pa.timestamp("us", tz="UTC")
+_F32 = pa.float32()
+
+
+def _table(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    """Build a schema whose fields carry their documentation."""
+    return pa.schema([pa.field(n, t, metadata={"doc": d}) for n, t, d in columns])
+
+
+RECORDINGS = _table(
+    ("recording_id", pa.string(), "first 20 hexadecimal digits of the sha256 of the content"),
+    ("drive_id", pa.string(), "from the sidecar; the recording's folder and name where it says nothing"),
+    ("vehicle_id", pa.string(), "from the sidecar"),
+    ("camera", pa.string(), "from the sidecar; 'front' where it says nothing"),
+    ("uri", pa.string(), "where the footage lay when it was last seen"),
+    ("kind", pa.string(), "'video' or 'images'"),
+    ("started_at", _TIME, "time of the first frame"),
+    ("started_at_source", pa.string(), "'sidecar', 'container' or 'file_time'"),
+    ("duration_s", pa.float64(), "first to last frame, plus one frame"),
+    ("frame_rate_hz", pa.float64(), "mean over the frames that are there"),
+    ("width_px", pa.int32(), "as displayed"),
+    ("height_px", pa.int32(), "as displayed"),
+    ("codec", pa.string(), "as FFmpeg names it"),
+    ("frame_count", pa.int64(), "frames that the packets hold"),
+    ("frame_count_from_header", pa.int64(), "frames that the header promises; often wrong"),
+    ("size_bytes", pa.int64(), "of the file, or of all files of the folder"),
+    ("modified_ns", pa.int64(), "modification time, nanoseconds since 1970"),
+    ("tags", pa.map_(pa.string(), pa.string()), "from the sidecar: weather, city, route, ..."),
+    ("status", pa.string(), "'ok', 'partial' or 'unreadable'"),
+    ("error", pa.string(), "why, where status is not 'ok'"),
+)
+
+FRAMES = _table(
+    ("frame_id", pa.string(), "(recording, frame_index); opaque"),
+    ("recording_id", pa.string(), ""),
+    ("drive_id", pa.string(), ""),
+    ("vehicle_id", pa.string(), ""),
+    ("camera", pa.string(), ""),
+    ("frame_index", pa.int64(), "position in decode order, counted from 0 over all frames of the recording"),
+    ("pts_ns", pa.int64(), "exact presentation time in the recording, nanoseconds"),
+    ("captured_at", _TIME, "started_at + (pts_ns - pts_ns of the first frame)"),
+    ("speed_mps", pa.float64(), "telemetry at captured_at"),
+    ("latitude_deg", pa.float64(), "telemetry at captured_at, WGS 84"),
+    ("longitude_deg", pa.float64(), "telemetry at captured_at, WGS 84"),
+    ("heading_deg", pa.float64(), "telemetry at captured_at, clockwise from north"),
+    ("telemetry", pa.map_(pa.string(), pa.float64()), "every other numeric telemetry column"),
+)
+
+OBSERVATIONS = _table(
+    ("frame_id", pa.string(), ""),
+    ("committee_id", pa.string(), "which detectors, with which weights and settings"),
+    ("recording_id", pa.string(), ""),
+    ("luma_mean", _F32, "mean luma, 0..255"),
+    ("sharpness", _F32, "variance of the Laplacian of luma at 320 px width"),
+    ("perceptual_hash", pa.uint64(), "64-bit difference hash of luma; near-equal images differ in few bits"),
+    ("embedding", pa.list_(_F32), "pooled feature map of the first detector, L2-normalised"),
+    ("box_count", pa.map_(pa.string(), pa.int32()), "per detector: candidates kept, at or above its floor"),
+    ("dense_entropy_max", pa.map_(pa.string(), pa.list_(_F32)), "per detector and fleet class, nats, over all positions"),
+    ("dense_entropy_mean", pa.map_(pa.string(), pa.list_(_F32)), "per detector and fleet class, nats, over all positions"),
+    ("status", pa.string(), "'ok', 'partial' (a detector failed) or 'failed' (no frame, or every detector failed)"),
+    ("error", pa.string(), "why, where status is not 'ok'"),
+)
+
+DETECTIONS = _table(
+    ("frame_id", pa.string(), ""),
+    ("committee_id", pa.string(), ""),
+    ("detector", pa.string(), "which member saw it"),
+    ("box_index", pa.int32(), "in a frame and detector, by falling confidence"),
+    ("class", pa.string(), "the fleet class with the highest score"),
+    ("confidence", _F32, "that score; candidates reach down to the detector's floor"),
+    ("x1_px", _F32, ""),
+    ("y1_px", _F32, ""),
+    ("x2_px", _F32, ""),
+    ("y2_px", _F32, ""),
+    ("class_scores", pa.list_(_F32), "one a fleet class in the order of the class list; NULL where unseen by this detector"),
+    ("box_std_px", pa.list_(_F32), "standard deviation of left, top, right and bottom edge; NULL where the head has none"),
+    ("match_id", pa.int32(), "same number in a frame: the same object, seen by several members"),
+    ("track_id", pa.int64(), "same object over time in one recording; NULL where not tracked"),
+)
+
+# One column a signal; `signals/` documents formulas. `_pct` is the rank against the committee's stored reference.
+SIGNALS = (
+    ("box_count", "boxes of the first detector at or above its threshold"),
+    ("candidate_count", "boxes of the first detector at or above its floor"),
+    ("least_confidence_max", "largest 1 - p over the kept boxes of the first detector"),
+    ("least_confidence_mean", "mean of the same"),
+    ("margin_max", "largest 1 - (p1 - p2) over the kept boxes of the first detector"),
+    ("margin_mean", "mean of the same"),
+    ("entropy_max", "largest entropy (nats) of the normalised class vector over the kept boxes of the first detector"),
+    ("entropy_mean", "mean of the same"),
+    ("expected_missed", "sum of the scores of candidates under the threshold, first detector"),
+    ("expected_false", "sum of (1 - score) over kept boxes, first detector"),
+    ("expected_error_rate", "(expected_missed + expected_false) / expected objects"),
+    ("presence_sum", "vote entropy of presence (nats), summed over the committee's objects"),
+    ("presence_mean", "mean of the same"),
+    ("class_disagreement_sum", "Jensen-Shannon divergence (nats) of class vectors, summed over matched objects"),
+    ("class_disagreement_mean", "mean of the same"),
+    ("box_disagreement_sum", "1 - mean IoU, summed over matched objects"),
+    ("box_disagreement_mean", "mean of the same"),
+)
+
+SCORES = _table(
+    ("frame_id", pa.string(), ""),
+    ("committee_id", pa.string(), ""),
+    ("recording_id", pa.string(), ""),
+    *((name, _F32, doc) for name, doc in SIGNALS),
+    *((f"{name}_pct", _F32, f"share of reference frames below this frame's {name}") for name, _ in SIGNALS),
+    ("hardness", _F32, "the config's blend of percentiles, in 0..1"),
+    ("status", pa.string(), "'ok', 'partial' or 'failed', as in observations"),
+    ("error", pa.string(), ""),
+)
+
+SCENES = _table(
+    ("scene_id", pa.string(), ""),
+    ("committee_id", pa.string(), ""),
+    ("drive_id", pa.string(), ""),
+    ("camera", pa.string(), ""),
+    ("recording_id", pa.string(), "the recording of the peak"),
+    ("start_ns", pa.int64(), "nanoseconds since 1970 of the first hard frame"),
+    ("end_ns", pa.int64(), "of the last"),
+    ("frames", pa.int32(), "sampled frames in the run"),
+    ("mean_hardness", _F32, ""),
+    ("peak_hardness", _F32, ""),
+    ("peak_frame_id", pa.string(), ""),
+    ("classes", pa.list_(pa.string()), "fleet classes seen in the run, by any member at its threshold"),
+)
+
+SELECTIONS = _table(
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), ""),
+    ("committee_id", pa.string(), ""),
+    ("rank", pa.int32(), "1 is the first pick of its arm"),
+    ("arm", pa.string(), "'mined', or 'random' (drawn blindly, to measure mining against)"),
+    ("slice", pa.string(), "the quota that it fills; NULL where none"),
+    ("reason", pa.string(), "why it was chosen, for people"),
+    ("hardness", _F32, ""),
+    ("estimated_boxes", _F32, "boxes a labeler will draw, expected from the detections"),
+)
+
+EXPORTS = _table(
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), ""),
+    ("vendor", pa.string(), "the manifest format"),
+    ("image_uri", pa.string(), "where the image was written"),
+    ("sha256", pa.string(), "of the image file"),
+    ("status", pa.string(), "'ok' or 'failed'"),
+    ("error", pa.string(), "why the image could not be written"),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "recordings": RECORDINGS,
+    "frames": FRAMES,
+    "observations": OBSERVATIONS,
+    "detections": DETECTIONS,
+    "scores": SCORES,
+    "scenes": SCENES,
+    "selections": SELECTIONS,
+    "exports": EXPORTS,
+}

@@ -1,0 +1,102 @@
+"""The words that every stage shares: recordings, frames, and how a frame is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class MiningError(Exception):
+    """Something the user can mend; the message is one line that says what and how. Exit code 1."""
+
+
+class UsageError(MiningError):
+    """A wrong command, config or query. Exit code 2."""
+
+
+def frame_id(recording_id: str, frame_index: int) -> str:
+    """Name a frame. The only place that decides what a frame id looks like; nothing parses it."""
+    return f"{recording_id}-{frame_index:07d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One video file, image folder or camera topic, known by its content. One row of ``recordings``."""
+
+    recording_id: str
+    """First 20 hexadecimal digits of the content's sha256."""
+    uri: str
+    """Where it was found: an absolute path."""
+    kind: str
+    """``video`` or ``images``."""
+    drive_id: str
+    vehicle_id: str | None
+    camera: str
+    started_at: datetime
+    """UTC time of the first frame."""
+    started_at_source: str
+    """Where ``started_at`` comes from: ``sidecar``, ``container`` or ``file_time``."""
+    size_bytes: int
+    modified_ns: int
+    """Of the file (of the newest file in a folder); unchanged size and time mean that nothing is read again."""
+    duration_s: float | None = None
+    frame_rate_hz: float | None = None
+    """Mean rate over the frames that the file really holds."""
+    width_px: int | None = None
+    height_px: int | None = None
+    """As displayed: after any rotation that the container asks for."""
+    codec: str | None = None
+    frame_count: int | None = None
+    """Frames that decode, counted from packets (those marked for discarding left out)."""
+    frame_count_from_header: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    status: str = "ok"
+    """``ok``, ``partial`` (some of it cannot be read) or ``unreadable``."""
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what later stages rely on."""
+        if self.started_at.tzinfo is None:
+            raise ValueError(f"Recording.started_at needs a time zone, got {self.started_at!r}")
+        if self.status not in {"ok", "partial", "unreadable"}:
+            raise ValueError(f"Recording.status is {self.status!r}")
+        if (self.status == "ok") == (self.error is not None):
+            raise ValueError(f"Recording.status {self.status!r} does not go with error {self.error!r}")
+
+    @property
+    def night(self) -> date:
+        """The partition: the UTC day on which the recording began."""
+        return self.started_at.astimezone(UTC).date()
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """Every frame that a recording holds, in decode order, found without decoding."""
+
+    pts_ns: NDArray[np.int64]
+    """[n] exact presentation times in nanoseconds, ascending, in the container's own time base (the first frame
+    need not be at 0)."""
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self.pts_ns)
+
+    def captured_at(self, started_at: datetime, index: int) -> datetime:
+        """When frame ``index`` was taken: the recording's start plus the time since its first frame."""
+        return started_at + timedelta(microseconds=int(self.pts_ns[index] - self.pts_ns[0]) // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame, or the reason why there is none."""
+
+    frame_index: int
+    pts_ns: int
+    rgb: NDArray[np.uint8] | None
+    """[height, width, 3], RGB, display orientation; None where it did not decode."""
+    error: str | None = None
