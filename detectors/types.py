@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Protocol
 
 import numpy as np
@@ -20,12 +21,17 @@ class DetectorError(Exception):
 class DetectorSpec:
     """Which model, and how it is run. Everything here that changes a prediction is part of its digest."""
 
+    # Read by pydantic where a config file holds a spec, so that each default and its text stands here alone.
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+
     weights: str
     """A file, or an official Ultralytics name such as ``yolo11n.pt``."""
     head: str | None = None
     """Output layout of an ONNX graph (a key of ``detectors.heads.HEADS``); None for Ultralytics checkpoints."""
     name: str | None = None
     """Name in the tables; the weights' file name without its ending where None."""
+    class_names: tuple[str, ...] | None = None
+    """The model's own class names in order; those that the file carries where None."""
     sha256: str | None = None
     """Expected digest of the weights file, hexadecimal; not checked where None."""
     image_size_px: int | None = None
@@ -53,6 +59,11 @@ class DetectorSpec:
             raise DetectorError(f"suppress_iou is {self.suppress_iou}; need 0 < suppress_iou <= 1")
         if self.max_boxes < 1:
             raise DetectorError(f"max_boxes is {self.max_boxes}; need at least 1")
+
+    @property
+    def table_name(self) -> str:
+        """What the tables call this detector."""
+        return self.name or PurePath(self.weights).stem
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ OBSERVATIONS = _table(
     ("recording_id", pa.string(), ""),
     ("luma_mean", _F32, "mean luma, 0..255"),
     ("sharpness", _F32, "variance of the Laplacian of luma at 320 px width"),
+    ("overexposed_share", _F32, "share of pixels with luma of 250 or more"),
     ("perceptual_hash", pa.uint64(), "64-bit difference hash of luma; near-equal images differ in few bits"),
     ("embedding", pa.list_(_F32), "pooled feature map of the first detector, L2-normalised"),
     ("box_count", pa.map_(pa.string(), pa.int32()), "per detector: candidates kept, at or above its floor"),

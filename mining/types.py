@@ -100,3 +100,24 @@ class Frame:
     rgb: NDArray[np.uint8] | None
     """[height, width, 3], RGB, display orientation; None where it did not decode."""
     error: str | None = None
+
+
+@dataclass(slots=True)
+class StageReport:
+    """What one stage did, for the summary and for ``--json``."""
+
+    stage: str
+    done: int = 0
+    """Units of work (recordings, shards, batches) that were run and committed."""
+    unchanged: int = 0
+    """Units that an earlier run had already committed."""
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    """What came out: frames, boxes, scenes, ..."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each thing that failed or was left out; the rest of the night went on."""
+
+    def add(self, **counts: int) -> None:
+        """Add to the counts."""
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + int(count)

@@ -1,0 +1,116 @@
+"""From a network's raw output to ``Predictions``: the same for every kind of detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+
+from detectors.preprocess import Prepared
+from detectors.suppress import select
+from detectors.types import DetectorSpec, FloatArray, Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What a network says about a batch of ``b`` frames at ``n`` positions, before anything is dropped."""
+
+    boxes: torch.Tensor
+    """[b, n, 4] x1, y1, x2, y2 in pixels of the network's input."""
+    scores: torch.Tensor
+    """[b, n, m] in 0..1, one column a class of the model's own list."""
+    features: torch.Tensor
+    """[b, d, h, w] the feature map whose mean is the frame's embedding."""
+    edges: torch.Tensor | None = None
+    """[b, n, 4, r] logits over r distance bins for each edge (left, top, right, bottom); None where there are none."""
+    bin_px: torch.Tensor | None = None
+    """[n] input pixels that one distance bin stands for."""
+    end_to_end: bool = False
+    """The network was trained to give one box an object: nothing is left to suppress."""
+
+
+def assemble(
+    raw: RawOutput, prepared: Prepared, columns: tuple[tuple[int, ...], ...], spec: DetectorSpec
+) -> Predictions:
+    """Map scores to the fleet's classes, suppress, and gather everything about the boxes that are kept.
+
+    Classes are mapped before suppression and the floor: a class that maps to nothing does not exist for the fleet, so
+    its boxes must neither suppress others nor take up places in the list.
+    """
+    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (raw.boxes, raw.scores, raw.features)]).all(0)
+    scores = fleet_scores(raw.scores, columns).where(finite[:, None, None], 0.0)
+    frame, position = select(
+        raw.boxes,
+        scores,
+        spec.floor,
+        None if raw.end_to_end else spec.suppress_iou,
+        spec.class_agnostic,
+        spec.max_boxes,
+    )
+    boxes = prepared.to_source(raw.boxes[frame, position])
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)  # the rest lies wholly on the padding
+    frame, position, boxes = frame[inside], position[inside], boxes[inside]
+    box_std = None
+    if raw.edges is not None and raw.bin_px is not None:
+        std_bins = edge_std(raw.edges[frame, position].float())
+        box_std = _numpy(std_bins * raw.bin_px[position][:, None] / prepared.scales(boxes))
+    seen = np.array([len(c) > 0 for c in columns])
+    entropy_max, entropy_mean = dense_entropy(scores)
+    embeddings = F.normalize(raw.features.float().mean(dim=(2, 3)), dim=1)
+    unknown = ~finite[:, None]
+    return Predictions(
+        frame_index=frame.to("cpu", torch.int32).numpy(),
+        boxes_px=_numpy(boxes),
+        class_scores=_spread(scores[frame, position], seen),
+        box_std_px=box_std,
+        embeddings=_numpy(embeddings.masked_fill(unknown, torch.nan)),
+        dense_entropy_max=_spread(entropy_max.masked_fill(unknown, torch.nan), seen),
+        dense_entropy_mean=_spread(entropy_mean.masked_fill(unknown, torch.nan), seen),
+        errors={i: "the model's output holds NaN or infinity" for i in (~finite).nonzero().flatten().tolist()},
+    )
+
+
+def fleet_scores(scores: torch.Tensor, columns: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    """[b, n, m] scores of the model's classes -> [b, n, s] of the fleet classes that it sees (the largest of each)."""
+    groups = [list(c) for c in columns if c]
+    if all(len(group) == 1 for group in groups):
+        return scores[:, :, [group[0] for group in groups]]
+    return torch.stack([scores[:, :, group].amax(2) for group in groups], dim=2)
+
+
+def edge_std(logits: torch.Tensor) -> torch.Tensor:
+    """[k, 4, r] logits over distances 0..r-1 -> [k, 4] standard deviation of each edge, in bins.
+
+    The head predicts each edge's distance as a discrete distribution and takes its mean for the box (Li et al.,
+    Generalized Focal Loss, 2020); its spread is the model's own doubt about where the edge lies.
+    """
+    probability = logits.softmax(dim=2)
+    bins = torch.arange(logits.shape[2], dtype=logits.dtype, device=logits.device)
+    mean = (probability * bins).sum(2, keepdim=True)
+    return (probability * (bins - mean) ** 2).sum(2).sqrt()
+
+
+def dense_entropy(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[b, n, s] scores -> binary entropy (nats) of each class: maximum and mean over the n positions, both [b, s]."""
+    largest, mean = [], []
+    # A frame at a time: the temporaries of a whole batch of large frames would not fit beside the model.
+    for p in scores:
+        entropy = torch.special.entr(p) + torch.special.entr(1 - p)
+        largest.append(entropy.amax(0))
+        mean.append(entropy.mean(0))
+    return torch.stack(largest), torch.stack(mean)
+
+
+def _spread(values: torch.Tensor, seen: NDArray[np.bool_]) -> FloatArray:
+    """[k, s] values of the seen classes -> [k, c] over all fleet classes, NaN where unseen."""
+    out = np.full((values.shape[0], len(seen)), np.nan, np.float32)
+    out[:, seen] = _numpy(values)
+    return out
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    """Bring a result to the host."""
+    return tensor.detach().to("cpu", torch.float32).numpy()

@@ -1,0 +1,147 @@
+"""Detectors from Ultralytics checkpoints: YOLOv8, 11, 12 and their like, YOLO26 and YOLOv10 (end to end), RT-DETR.
+
+The model is called directly, not through ``predict()``, which keeps one score a box and throws the rest away.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from detectors import weights
+from detectors.assemble import RawOutput, assemble
+from detectors.checkpoint import load_model
+from detectors.classes import ClassMap
+from detectors.preprocess import Batch, Prepared, choose_device
+from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
+
+DEFAULT_SIZE_PX = 640
+
+
+class UltralyticsDetector:
+    """A ``Detector`` around an Ultralytics model."""
+
+    def __init__(self, spec: DetectorSpec, classes: ClassMap | None = None) -> None:
+        """Load, check and fuse the model.
+
+        Raises:
+            DetectorError: the weights are missing, damaged, refused, or see none of the fleet's classes; one line.
+        """
+        if spec.head is not None:
+            raise DetectorError(f"head is {spec.head!r}, but heads are for ONNX graphs; {spec.weights} carries its own")
+        file = weights.read(spec)
+        self.spec = spec
+        self.name = weights.detector_name(spec)
+        self.device = choose_device(spec.device)
+        model, arguments = load_model(file.content, file.path)
+        names = _class_names(model, spec, file.path)
+        class_map = classes or ClassMap.identity(names)
+        self.classes = class_map.fleet
+        self.columns = class_map.columns(names)
+        self.seen = np.array([len(c) > 0 for c in self.columns])
+        self.stride_px, self.size_px = _input_size(model, arguments, spec)
+        self.is_rtdetr = type(model.model[-1]).__name__ == "RTDETRDecoder"
+        self.digest = weights.spec_digest(spec, file.sha256, (self.size_px, self.size_px), class_map.digest())
+        self._features: torch.Tensor | None = None
+        try:
+            self.model = model.fuse(verbose=False).to(self.device)
+            # RT-DETR does not return its feature maps. The last of the maps that enter the decoder is the deepest one
+            # of the hybrid encoder: stride 32, after attention and fusion.
+            self.model.model[-1].register_forward_pre_hook(self._keep_features)
+            self._run(torch.zeros(1, 3, 2 * self.stride_px, 2 * self.stride_px, device=self.device))
+        except (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise DetectorError(
+                f"{file.path} does not run with the installed Ultralytics ({' '.join(str(error).split())[:160]})"
+            ) from None
+
+    def predict(self, frames: FrameBatch) -> Predictions:
+        """Run the model over a batch of frames."""
+        prepared = self._prepare(Batch.of(frames))
+        raw = self._run(prepared.images.float() / 255)
+        with torch.inference_mode():
+            return assemble(raw, prepared, self.columns, self.spec)
+
+    def _prepare(self, batch: Batch) -> Prepared:
+        """Bring the frames to input size as Ultralytics' ``predict`` does; RT-DETR was trained on stretched images."""
+        size_px = (self.size_px, self.size_px)
+        if self.is_rtdetr:
+            return batch.stretched(size_px, self.device)
+        return batch.letterboxed(size_px, self.stride_px, self.device)
+
+    @torch.inference_mode()
+    def _run(self, images: torch.Tensor) -> RawOutput:
+        """Run the network on images [b, 3, height, width], RGB in 0..1. Float32; lower precision would be set here."""
+        _, raw = self.model(images)
+        features, self._features = self._features, None
+        assert features is not None
+        return _rtdetr_output(raw, features, images) if self.is_rtdetr else self._yolo_output(raw, features)
+
+    def _yolo_output(self, raw: dict[str, torch.Tensor], features: torch.Tensor) -> RawOutput:
+        """Read a ``Detect`` head: class logits and edge distributions of every position."""
+        head = self.model.model[-1]
+        if "one2one" in raw:  # two heads, of which ``fuse`` left the one that ``predict`` would use
+            raw = raw["one2one" if head.end2end else "one2many"]
+        b, _, n = raw["scores"].shape
+        edges = raw["boxes"].view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
+        bins = torch.arange(head.reg_max, dtype=edges.dtype, device=edges.device)
+        # YOLO26 has one bin: the distance itself. The others take the mean of a distribution over the bins.
+        distance = edges[..., 0] if head.reg_max == 1 else edges.softmax(3) @ bins
+        centre = head.anchors.T
+        boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * head.strides.T
+        return RawOutput(
+            boxes=boxes,
+            scores=raw["scores"].sigmoid().transpose(1, 2),
+            features=features,
+            edges=edges if head.reg_max > 1 else None,
+            bin_px=head.strides[0],
+            end_to_end=bool(head.end2end),
+        )
+
+    def _keep_features(self, _head: nn.Module, inputs: tuple[list[torch.Tensor], ...]) -> None:
+        """Remember the deepest feature map that enters the head."""
+        self._features = inputs[0][-1]
+
+
+def _rtdetr_output(raw: tuple[torch.Tensor, ...], features: torch.Tensor, images: torch.Tensor) -> RawOutput:
+    """Read an RT-DETR decoder: one position a query; its boxes are centre and size as shares of the image."""
+    boxes, logits = raw[0][-1], raw[1][-1]
+    height, width = images.shape[2:]
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    size = boxes.new_tensor([width, height, width, height])
+    return RawOutput(
+        boxes=torch.cat((centre - half, centre + half), 2) * size,
+        scores=logits.sigmoid(),
+        features=features,
+        end_to_end=True,
+    )
+
+
+def _class_names(model: nn.Module, spec: DetectorSpec, path: Path) -> tuple[str, ...]:
+    """Return the model's class names in order, checked against the size of its head."""
+    count = int(model.model[-1].nc)
+    names = spec.class_names
+    if names is None:
+        carried = getattr(model, "names", None)
+        carried = dict(enumerate(carried)) if isinstance(carried, list) else carried
+        if not isinstance(carried, dict) or sorted(carried) != list(range(count)):
+            raise DetectorError(f"{path} carries no names for its {count} classes; give class_names")
+        names = tuple(str(carried[i]) for i in range(count))
+    if len(names) != count:
+        raise DetectorError(f"class_names has {len(names)} names, but {path} has {count} classes")
+    return names
+
+
+def _input_size(model: nn.Module, arguments: dict[str, object], spec: DetectorSpec) -> tuple[int, int]:
+    """Return stride and longer side of the input (a multiple of the stride, as ``predict`` rounds it)."""
+    stride = getattr(model, "stride", None)
+    stride_px = max(int(stride.max()), 32) if isinstance(stride, torch.Tensor) and stride.numel() else 32
+    size = spec.image_size_px or arguments.get("imgsz") or DEFAULT_SIZE_PX
+    if isinstance(size, list | tuple) and size:
+        size = max(size)
+    if not isinstance(size, int) or not stride_px <= size <= 8192:
+        raise DetectorError(f"image_size_px is {size!r}; need {stride_px} to 8192 pixels for {spec.weights}")
+    return stride_px, math.ceil(size / stride_px) * stride_px

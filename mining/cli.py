@@ -1,0 +1,300 @@
+"""The command line. Starts without torch, OpenCV or DuckDB: each command imports what it needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import mining
+from mining.text import printable
+from mining.types import MiningError, UsageError
+
+if TYPE_CHECKING:
+    from mining.config import Config
+
+# A shared library that OpenCV's wheel expects of the system -> the Debian package that brings it.
+_DEBIAN_PACKAGES = {
+    "libGL.so": "libgl1",
+    "libgthread": "libglib2.0-0",
+    "libglib": "libglib2.0-0",
+    "libX11": "libx11-6",
+    "libXau": "libxau6",
+    "libxcb": "libxcb1",
+}
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line on standard error."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _say("stopped; what was committed stays, and the same command goes on from there")
+        sys.exit(130)
+    except UsageError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except MiningError as error:
+        _say(f"error: {error}")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is wrong
+        sys.exit(0)
+    except ImportError as error:
+        package = next((deb for lib, deb in _DEBIAN_PACKAGES.items() if lib in str(error)), None)
+        if package is None:
+            raise
+        _say(f"error: a system library is missing ({error}); on Debian: apt-get install {package}")
+        sys.exit(1)
+    except Exception as error:
+        from detectors.types import DetectorError
+
+        if not isinstance(error, DetectorError):
+            raise
+        _say(f"error: {error}")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    click.echo(f"mining: {printable(text)}", err=True)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        row = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        return json.dumps(row, ensure_ascii=False)
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(f"mining: {record.getMessage()}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(mining.__version__, prog_name="mining")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--quiet", "-q", is_flag=True, help="Say only what went wrong.")
+def cli(log_format: str, quiet: bool) -> None:
+    """Find the frames of recorded driving that are worth a labeler's time.
+
+    Start with `mining demo`, then `mining run CONFIG.toml`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
+    log = logging.getLogger("mining")
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+_config_option = click.option("--config", "-c", "config_path", required=True, help="The config file (TOML).")
+_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, such as select.budget=60."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="End in one JSON object on standard output.")
+
+
+@cli.command()
+@click.argument("config_path", metavar="CONFIG.toml")
+@_set_option
+@_json_option
+def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run the nightly job: index, detect, score, scenes, select, export.
+
+    Only what is not committed yet is done; a second run has nothing to do and says so.
+
+    Example: mining run configs/nightly.toml --set select.budget=2000
+    """
+    from mining import pipeline
+
+    night = pipeline.run_night(_load(config_path, overrides))
+    if as_json:
+        click.echo(json.dumps(night.as_dict(), default=str))
+        return
+    _show_problems(night.problems)
+    if night.nothing_to_do:
+        click.echo(f"Nothing to do: everything was mined before ({night.seconds:.1f} s).")
+    if night.batch_id is None:
+        click.echo("No batch was made.")
+    else:
+        click.echo(f"Batch {printable(night.batch_id)}: {printable(night.batch_folder or '')}")
+
+
+def _stage_command(name: str, text: str, example: str) -> None:
+    """Add one stage as a command of its own."""
+
+    @cli.command(name, help=f"{text}\n\nExample: {example}")
+    @_config_option
+    @_set_option
+    @_json_option
+    def command(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+        from mining import pipeline
+
+        report = pipeline.run_stage(name, _load(config_path, overrides))
+        _show_problems(report.problems)
+        if as_json:
+            from dataclasses import asdict
+
+            click.echo(json.dumps(asdict(report), default=str))
+        else:
+            click.echo(printable(pipeline.one_line(report)))
+
+
+_stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
+_stage_command("detect", "Run the committee over the frames.", "mining detect --config night.toml")
+_stage_command("score", "Compute signals and hardness from the detections.", "mining score --config night.toml")
+_stage_command("scenes", "Find runs of hard frames.", "mining scenes --config night.toml")
+_stage_command("select", "Choose a batch.", "mining select --config night.toml --set select.budget=500")
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option("--batch", "batch_id", help="The batch; the newest where none is named.")
+def export(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None) -> None:
+    """Write a batch's images and manifests.
+
+    Example: mining export --config night.toml --batch 2026-03-14-1f2e3d
+    """
+    from dataclasses import asdict
+
+    from mining import pipeline
+
+    report, folder = pipeline.run_export(_load(config_path, overrides), batch_id)
+    _show_problems(report.problems)
+    if as_json:
+        click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))
+    else:
+        click.echo(printable(f"{pipeline.one_line(report)}\n{folder}"))
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
+def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what each night holds: recordings, frames, failures, batches.
+
+    Example: mining status --config night.toml
+    """
+    from mining.store import Store, sql_file
+
+    store = Store(_load(config_path, overrides).store_path)
+    with store.connect() as con:
+        nights = con.sql(sql_file("status")).to_arrow_table()
+        broken = con.execute(sql_file("broken")).fetchall()
+    if as_json:
+        click.echo(json.dumps({"nights": nights.to_pylist(), "broken": broken}, default=str))
+        return
+    from mining.ask import show
+
+    show(nights)
+    for uri, state, reason in broken:
+        click.echo(printable(f"{state}: {uri}: {reason}"))
+
+
+@cli.command()
+@click.argument("query")
+@click.option("--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder.")
+@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to the screen.")
+def sql(query: str, store_path: Path, output_format: str, output: Path | None) -> None:
+    """Ask the store in DuckDB's SQL; it can only read.
+
+    Views: recordings, frames, observations, detections, scores, scenes, selections, exports, and mined (a frame with
+    everything that is known of it).
+
+    Example: mining sql "SELECT frame_id, hardness FROM mined ORDER BY hardness DESC LIMIT 10" --store demo/store
+    """
+    from mining import ask
+
+    ask.write(ask.query(store_path, query), output_format, output)
+
+
+@cli.command("config")
+@click.option("--config", "-c", "config_path", help="Check this file and print it with every default filled in.")
+@_set_option
+@click.option("--schema", is_flag=True, help="Print the JSON schema, for editors.")
+def config_command(config_path: str | None, overrides: tuple[str, ...], schema: bool) -> None:
+    """Check a config file, or print the schema of all of them.
+
+    Example: mining config --schema > mining.schema.json
+    """
+    from mining import config
+
+    if schema:
+        click.echo(json.dumps(config.schema(), indent=2))
+    elif config_path:
+        click.echo(config.load(config_path, overrides).model_dump_json(indent=2))
+    else:
+        raise click.UsageError("give --config FILE or --schema")
+
+
+@cli.command()
+@click.option("--config", "-c", "config_path", help="Check this config's store, footage and detectors too.")
+@_json_option
+def doctor(config_path: str | None, as_json: bool) -> None:
+    """Check this machine: libraries, devices, codecs; with a config also store, footage and detectors.
+
+    Example: mining doctor --config night.toml
+    """
+    from dataclasses import asdict
+
+    from mining.doctor import examine
+
+    checks = list(examine(None if config_path is None else _load(config_path, ())))
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in checks]))
+    else:
+        for check in checks:
+            click.echo(printable(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}"))
+    if not all(check.ok for check in checks):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("folder", default="demo", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", default=7, show_default=True, help="Another seed makes other drives.")
+@_json_option
+def demo(folder: Path, seed: int, as_json: bool) -> None:
+    """Make drives with known truth in FOLDER, mine them, and say what the batch caught.
+
+    Example: mining demo
+    """
+    from mining.run_demo import run_demo
+
+    result = run_demo(folder, seed)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), default=str))
+    else:
+        click.echo(result.text())
+
+
+def _load(config_path: str, overrides: tuple[str, ...]) -> Config:
+    from mining import config
+
+    return config.load(config_path, overrides)
+
+
+def _show_problems(problems: list[str]) -> None:
+    shown = 20
+    for problem in problems[:shown]:
+        _say(problem)
+    if len(problems) > shown:
+        _say(f"... and {len(problems) - shown} more; `mining status` and the tables list them all")
+
+

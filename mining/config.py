@@ -1,0 +1,300 @@
+"""The config file: TOML, checked before anything runs. One default in one place: here, or in ``DetectorSpec``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from detectors.types import DetectorError, DetectorSpec
+from mining.types import UsageError
+
+DEFAULT_SAMPLE_HZ = 2.0
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+class FootageConfig(_Section):
+    """Where the recordings are, and which of their frames are looked at."""
+
+    paths: list[str] = Field(min_length=1)
+    """Folders, files, globs, or @lists (one path a line). Relative paths start at the config file's folder."""
+    sample_hz: float | None = Field(default=None, gt=0)
+    """Frames looked at in a second of footage; 2.0 where neither this nor `every` is given."""
+    every: int | None = Field(default=None, ge=1)
+    """Look at every n-th frame instead; 1 looks at all of them."""
+    image_rate_hz: float = Field(default=1.0, gt=0)
+    """Frame rate of image folders whose sidecar names none."""
+
+    @model_validator(mode="after")
+    def _one_sampling(self) -> FootageConfig:
+        if self.sample_hz is not None and self.every is not None:
+            raise ValueError("sample_hz and every exclude each other: keep one of them")
+        return self
+
+    @property
+    def effective_sample_hz(self) -> float | None:
+        """The rate in force; None where every n-th frame is taken."""
+        if self.every is not None:
+            return None
+        return DEFAULT_SAMPLE_HZ if self.sample_hz is None else self.sample_hz
+
+
+class DetectConfig(_Section):
+    """How the committee runs over the footage."""
+
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """Frames in one forward pass."""
+    shard_minutes: float = Field(default=5.0, gt=0)
+    """Length of footage that is committed as one piece, and lost at most when a job is killed."""
+    match_iou: float = Field(default=0.5, gt=0, lt=1)
+    """Boxes of two members are the same object from this overlap on."""
+
+
+class ScoreConfig(_Section):
+    """How signals blend into one number."""
+
+    hardness: dict[str, float] = Field(
+        default={"expected_error_rate": 1.0, "expected_missed": 1.0, "presence_sum": 1.0}, min_length=1
+    )
+    """Weight of each signal's percentile in `hardness`."""
+
+    @model_validator(mode="after")
+    def _weights(self) -> ScoreConfig:
+        if any(w < 0 for w in self.hardness.values()) or sum(self.hardness.values()) <= 0:
+            raise ValueError("hardness: weights must not be negative, and one must be above 0")
+        return self
+
+
+class ScenesConfig(_Section):
+    """Runs of hard frames."""
+
+    min_hardness: float = Field(default=0.75, ge=0, le=1)
+    """A frame is hard from this hardness on."""
+    max_gap_s: float = Field(default=2.0, gt=0)
+    """Hard frames of one camera that are further apart belong to different scenes."""
+    min_frames: int = Field(default=2, ge=1)
+    """Shorter runs are no scene."""
+
+
+class SelectConfig(_Section):
+    """Which frames make the batch."""
+
+    budget: int = Field(default=100, ge=1)
+    """Frames in a batch, the random arm included."""
+    min_gap_s: float = Field(default=3.0, ge=0)
+    """Least time between two chosen frames of one drive and camera."""
+    where: str = "true"
+    """SQL condition over the columns of the view `mined`, such as "luma_mean > 20 AND tags['city'] = 'Oslo'"."""
+    pool_factor: float = Field(default=4.0, ge=1)
+    """The strategy picks from this many times the budget of the hardest frames (PPAL, CVPR 2024, uses 4)."""
+    strategy: str = "k_center"
+    """How the batch is picked from the pool: a key of `mining.strategies.STRATEGIES`."""
+    random_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the budget drawn at random from all eligible frames, so that mining can be measured against it."""
+    max_duplicate_bits: int = Field(default=6, ge=-1, le=64)
+    """Frames whose perceptual hashes differ in at most this many of 64 bits are the same picture when their embeddings
+    are near-equal too; only one is kept. -1 keeps all."""
+    max_duplicate_distance: float = Field(default=0.10, ge=0, le=2)
+    """Largest distance of two L2-normalised embeddings of the same picture."""
+    exclude_chosen: bool = True
+    """Leave out frames that an earlier batch of this store holds."""
+    seed: int = 0
+
+
+class ExportConfig(_Section):
+    """What a delivery looks like."""
+
+    to: str = "batches"
+    """Folder that gets one folder a batch. Relative paths start at the config file's folder."""
+    vendors: list[str] = Field(default=["coco", "csv", "jsonl"], min_length=1)
+    """Manifests to write: keys of `mining.vendors.VENDORS`."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    preannotation_confidence: float = Field(default=0.5, ge=0, le=1)
+    """Objects that the committee sees with at least this mean confidence are delivered as pre-annotations."""
+
+
+class Config(_Section):
+    """The whole file."""
+
+    store: str = "store"
+    """Folder of the tables. Relative paths start at the config file's folder."""
+    classes: str | None = None
+    """TOML file that maps class names onto the fleet's list; the list that ships with mining where absent."""
+    footage: FootageConfig
+    detector: list[DetectorSpec] = Field(min_length=1, max_length=8)
+    """The committee. The first member is the primary: the detector whose errors are looked for."""
+    detect: DetectConfig = DetectConfig()
+    score: ScoreConfig = ScoreConfig()
+    scenes: ScenesConfig = ScenesConfig()
+    select: SelectConfig = SelectConfig()
+    export: ExportConfig = ExportConfig()
+
+    folder: str = Field(default=".", exclude=True)
+    """Set by `load`: the folder that relative paths start from; not a key of the file."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        names = self.detector_names
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two detectors are called {name!r}: give each its own `name`")
+        return self
+
+    @property
+    def detector_names(self) -> list[str]:
+        """The members' names in the tables."""
+        return [spec.table_name for spec in self.detector]
+
+    def path(self, value: str) -> Path:
+        """Resolve a path of the config against the config file's folder."""
+        return Path(self.folder, Path(value).expanduser()).absolute()
+
+    @property
+    def store_path(self) -> Path:
+        """Absolute path of the store."""
+        return self.path(self.store)
+
+    @property
+    def footage_paths(self) -> list[str]:
+        """Absolute footage paths; an @list keeps its sign."""
+        return [f"@{self.path(p[1:])}" if p.startswith("@") else str(self.path(p)) for p in self.footage.paths]
+
+    @property
+    def classes_path(self) -> Path:
+        """Absolute path of the class list: the config's own, or the one that ships."""
+        return shipped("classes.toml") if self.classes is None else self.path(self.classes)
+
+    @property
+    def resolved_detectors(self) -> list[DetectorSpec]:
+        """The specs with weights that are relative paths resolved; names without a file stay as they are."""
+        from dataclasses import replace
+
+        specs = []
+        for spec in self.detector:
+            here = self.path(spec.weights)
+            specs.append(replace(spec, weights=str(here)) if here.exists() or "/" in spec.weights else spec)
+        return specs
+
+
+def load(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read and check a config file.
+
+    ``overrides`` are ``a.b=value`` strings; the value is read as TOML, or taken as text where it is none. Raises
+    ``UsageError`` with one line that names the file and the key.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such config file (`mining demo` writes an example into demo/)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(data, override)
+    if "folder" in data:
+        raise UsageError(f"{path}: unknown key 'folder'")
+    return _validate(data, source=str(path), folder=str(path.absolute().parent))
+
+
+def _validate(data: dict[str, Any], source: str, folder: str) -> Config:
+    try:
+        # JSON mode: strict about types, yet TOML arrays may fill tuples.
+        return Config.model_validate_json(json.dumps({**data, "folder": folder}, default=str))
+    except ValidationError as error:
+        # A misspelt key is also a missing one: say the misspelling.
+        problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UsageError(f"{source}: {_explain(problems[0])}{more}") from None
+    except DetectorError as error:
+        raise UsageError(f"{source}: detector: {error}") from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    kind = problem["type"]
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
+        known = _known_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
+        return f"unknown key '{key}'{hint}"
+    if kind == "missing":
+        return f"'{key}' is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} is {_show(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """List the keys that the section at ``location`` knows."""
+    section: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if part == "detector":
+            section = DetectorSpec
+            continue
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is not None:
+            section = field.annotation
+    fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
+    return sorted(name for name in fields if name != "folder")
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set {override}: write it as key.subkey=value, such as select.budget=60")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    target: Any = data
+    for part in parents:
+        if isinstance(target, list):
+            target = target[_position(part, target, override)]
+        elif isinstance(target, dict):
+            target = target.setdefault(part, {})
+    if isinstance(target, list):
+        target[_position(last, target, override)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise UsageError(f"--set {override}: '{'.'.join(parents)}' holds a value, not keys")
+
+
+def _position(part: str, target: list[Any], override: str) -> int:
+    if not part.isdigit() or int(part) >= len(target):
+        raise UsageError(f"--set {override}: '{part}' is not a position in a list of {len(target)}")
+    return int(part)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the file, for editors."""
+    result = Config.model_json_schema()
+    result["properties"].pop("folder")
+    result["title"] = "mining config"
+    return result
+
+
+def shipped(name: str) -> Path:
+    """Path of a config that ships with mining: ``demo.toml``, ``nightly.toml``, ``classes.toml``."""
+    here = Path(__file__).parent
+    # In a wheel the folder lies inside the package; in the source tree it lies beside it.
+    return next(p for p in (here / "configs" / name, here.parent / "configs" / name) if p.exists())

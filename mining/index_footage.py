@@ -1,0 +1,195 @@
+"""Footage -> recordings, frames: packets only, nothing is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mining.config import Config
+from mining.footage import (
+    Defaults,
+    FootageError,
+    Source,
+    companions,
+    discover,
+    load_telemetry,
+    probe,
+    sampled_indices,
+    stat_signature,
+)
+from mining.progress import progress
+from mining.schemas import FRAMES, RECORDINGS
+from mining.store import Store, digest
+from mining.types import FrameTimes, Recording, StageReport, UsageError, frame_id
+
+INDEX_VERSION = 1
+"""Raise when the rows of this stage change for the same input."""
+
+_TELEMETRY_COLUMNS = ("speed_mps", "latitude_deg", "longitude_deg", "heading_deg")
+
+
+def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
+    """Index what the config's paths hold. Returns the ids of all recordings found, old and new.
+
+    A file whose size and time are those of the last run is not opened. A recording that moved keeps its id, and with
+    it all that was mined from it.
+    """
+    report = StageReport("index")
+    sources, problems = discover(config.footage_paths)
+    report.problems += [f"{problem.path}: {problem.reason}" for problem in problems]
+    if not sources:
+        raise UsageError(
+            report.problems[0] if report.problems else f"no footage under {', '.join(config.footage_paths)}"
+        )
+    known = _known(store)
+    defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
+    found: dict[str, str] = {}
+    with progress("index", len(sources), "recordings") as shown:
+        for source in sources:
+            signature = _signature(source, config)
+            where, marker = known.get(source.path, (None, {}))
+            if where is not None and marker["signature"] == signature:
+                recording_id = marker["recording_id"]
+                report.unchanged += 1
+            else:
+                recording, times = probe(source, defaults)
+                recording_id = recording.recording_id
+                if recording_id not in found:
+                    _commit(store, config, source, recording, times, signature, known, report)
+            if recording_id in found:
+                report.problems.append(f"{source.path}: the same content as {found[recording_id]}; mined once")
+            found.setdefault(recording_id, source.path)
+            shown.advance()
+    return report, sorted(found)
+
+
+def indexed(store: Store, config: Config) -> list[str]:
+    """Ids of the recordings under the config's paths that are indexed already."""
+    sources, _ = discover(config.footage_paths)
+    paths = {source.path for source in sources}
+    ids = {marker["recording_id"] for path, (_, marker) in _known(store).items() if path in paths}
+    if not ids:
+        raise UsageError("none of the config's footage is indexed yet; run `mining index` first")
+    return sorted(ids)
+
+
+def _known(store: Store) -> dict[str, tuple[tuple[date, str], dict[str, Any]]]:
+    """Path -> the commit of the recording last seen there."""
+    return {marker["uri"]: (where, marker) for where, marker in store.markers("index").items()}
+
+
+def _signature(source: Source, config: Config) -> str:
+    """Digest of what can be told without opening the footage: sizes and times, sampling, companions' content."""
+    beside = {kind: _content_digest(path) for kind, path in companions(source).items()}
+    return digest(source.path, stat_signature(source), beside, config.footage.model_dump(exclude={"paths"}), INDEX_VERSION)
+
+
+def _content_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _commit(
+    store: Store,
+    config: Config,
+    source: Source,
+    recording: Recording,
+    times: FrameTimes,
+    signature: str,
+    known: dict[str, tuple[tuple[date, str], dict[str, Any]]],
+    report: StageReport,
+) -> None:
+    indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
+    telemetry, trouble = _telemetry(source, recording, times, indices)
+    if trouble:
+        recording = _partial(recording, trouble)
+    for where, marker in known.values():
+        # The same recording on another night (a corrected start), or another recording at the same place (the file
+        # was replaced): neither row stands any longer.
+        moved = marker["recording_id"] == recording.recording_id and where[0] != recording.night
+        replaced = marker["uri"] == recording.uri and marker["recording_id"] != recording.recording_id
+        if moved or replaced:
+            store.retract("index", *where)
+        if moved:
+            _retract_mined(store, recording.recording_id, where[0])
+    store.commit(
+        "index", recording.night, recording.recording_id,
+        {"frames": _frame_rows(recording, times, indices, telemetry), "recordings": _recording_row(recording)},
+        digest=signature, signature=signature, recording_id=recording.recording_id, uri=source.path,
+    )  # fmt: skip
+    report.done += 1
+    report.add(recordings=1, frames=len(indices), **{recording.status: 1} if recording.status != "ok" else {})
+    if recording.error:
+        report.problems.append(f"{source.path}: {recording.status}: {recording.error}")
+
+
+def _retract_mined(store: Store, recording_id: str, night: date) -> None:
+    """Take back what was mined under the wrong night; it is mined again under the right one."""
+    for stage in ("detect", "score"):
+        for (where, key), marker in store.markers(stage).items():
+            if where == night and marker["recording_id"] == recording_id:
+                store.retract(stage, where, key)
+
+
+def _partial(recording: Recording, reason: str) -> Recording:
+    from dataclasses import replace
+
+    if recording.status == "unreadable":
+        return recording
+    return replace(recording, status="partial", error="; ".join(filter(None, [recording.error, reason])))
+
+
+def _telemetry(
+    source: Source, recording: Recording, times: FrameTimes, indices: NDArray[np.int64]
+) -> tuple[dict[str, NDArray[np.float64]], str | None]:
+    """Telemetry at the sampled frames; a file that cannot be used is named, and its columns stay NULL."""
+    try:
+        path = companions(source).get("telemetry")
+        if path is None or not len(indices):
+            return {}, None
+        telemetry = load_telemetry(path, recording.started_at)
+    except FootageError as error:
+        return {}, str(error)
+    return telemetry.at((times.pts_ns[indices] - times.pts_ns[0]) / 1e9), None
+
+
+def _recording_row(recording: Recording) -> pa.Table:
+    row = {name: getattr(recording, name) for name in RECORDINGS.names}
+    return pa.Table.from_pylist([{**row, "tags": sorted(recording.tags.items())}], RECORDINGS)
+
+
+def _frame_rows(
+    recording: Recording,
+    times: FrameTimes,
+    indices: Sequence[int] | NDArray[np.int64],
+    telemetry: dict[str, NDArray[np.float64]],
+) -> pa.Table:
+    n = len(indices)
+    pts = times.pts_ns[indices]
+    since_first_us = (pts - times.pts_ns[0]) // 1000 if n else pts
+    start_us = int(recording.started_at.timestamp() * 1e6)
+    extra = {name: values for name, values in telemetry.items() if name not in _TELEMETRY_COLUMNS}
+    columns: dict[str, Any] = {
+        "frame_id": [frame_id(recording.recording_id, int(i)) for i in indices],
+        "recording_id": [recording.recording_id] * n,
+        "drive_id": [recording.drive_id] * n,
+        "vehicle_id": [recording.vehicle_id] * n,
+        "camera": [recording.camera] * n,
+        "frame_index": np.asarray(indices, np.int64),
+        "pts_ns": pts,
+        "captured_at": pa.array(start_us + since_first_us, pa.int64()).cast(FRAMES.field("captured_at").type),
+        **{name: telemetry.get(name, np.full(n, np.nan)) for name in _TELEMETRY_COLUMNS},
+        "telemetry": [
+            [(name, float(values[i])) for name, values in extra.items() if np.isfinite(values[i])] for i in range(n)
+        ],
+    }
+    return pa.table([pa.array(columns[f.name], f.type, from_pandas=True) for f in FRAMES], schema=FRAMES)

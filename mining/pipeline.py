@@ -1,0 +1,113 @@
+"""READ FIRST: the night, stage after stage. Each stage can be run alone and hands on nothing but tables.
+
+    footage --index-->  recordings, frames            packets only, nothing is decoded
+            --detect--> detections, observations      one decode, every detector, one pass
+            --score-->  scores                        signals from detections; no GPU
+            --scenes--> scenes                        runs of hard frames
+            --select--> selections                    SQL candidates, then diversity on embeddings
+            --export--> images, manifests, exports    the same pixels, decoded again
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mining import detect_objects, export_batch, find_scenes, index_footage, score_frames, select_batch
+from mining.config import Config
+from mining.progress import LOG
+from mining.store import Store
+from mining.types import StageReport, UsageError
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class NightReport:
+    """What a run did."""
+
+    stages: list[StageReport] = field(default_factory=list)
+    batch_id: str | None = None
+    batch_folder: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """True where every stage found its work committed."""
+        return all(stage.done == 0 for stage in self.stages)
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that failed or was left out, one line each."""
+        return [f"{stage.stage}: {problem}" for stage in self.stages for problem in stage.problems]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the report as JSON values."""
+        return {**asdict(self), "nothing_to_do": self.nothing_to_do, "problems": self.problems}
+
+
+def run_night(config: Config) -> NightReport:
+    """Run every stage over the config's footage; each does only what is not committed yet."""
+    started = time.monotonic()
+    night = NightReport()
+    store = Store(config.store_path, create=True)
+
+    index, recordings = _timed(lambda: index_footage.run(store, config))
+    night.stages.append(index)
+    night.stages.append(_timed(lambda: detect_objects.run(store, config, recordings)))
+    night.stages.append(_timed(lambda: score_frames.run(store, config, recordings)))
+    night.stages.append(_timed(lambda: find_scenes.run(store, config, recordings)))
+    select, night.batch_id = _timed(lambda: select_batch.run(store, config, recordings))
+    night.stages.append(select)
+    if night.batch_id is not None:
+        export, folder = _timed(lambda: export_batch.run(store, config, night.batch_id or ""))
+        night.stages.append(export)
+        night.batch_folder = str(folder)
+
+    night.seconds = time.monotonic() - started
+    return night
+
+
+def _timed(stage: Callable[[], _T]) -> _T:
+    started = time.monotonic()
+    result = stage()
+    report: Any = result[0] if isinstance(result, tuple) else result
+    report.seconds = time.monotonic() - started
+    LOG.info("%s", one_line(report))
+    return result
+
+
+def one_line(report: StageReport) -> str:
+    """Say what a stage did in one line."""
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items() if count)
+    work = f"{report.done} done" if report.done else "nothing to do"
+    unchanged = f", {report.unchanged} unchanged" if report.unchanged else ""
+    problems = f", {len(report.problems)} problems" if report.problems else ""
+    return f"{report.stage}: {work}{unchanged}{problems}{' - ' + counts if counts else ''} ({report.seconds:.1f} s)"
+
+
+def run_stage(name: str, config: Config) -> StageReport:
+    """Run one stage alone over what the store already holds of the config's footage."""
+    store = Store(config.store_path, create=name == "index")
+    if name == "index":
+        return _timed(lambda: index_footage.run(store, config))[0]
+    recordings = index_footage.indexed(store, config)
+    if name == "select":
+        return _timed(lambda: select_batch.run(store, config, recordings))[0]
+    stages = {"detect": detect_objects.run, "score": score_frames.run, "scenes": find_scenes.run}
+    return _timed(lambda: stages[name](store, config, recordings))
+
+
+def run_export(config: Config, batch_id: str | None) -> tuple[StageReport, Path]:
+    """Export a batch, the newest where none is named."""
+    store = Store(config.store_path)
+    if batch_id is None:
+        committed = store.markers("select")
+        if not committed:
+            raise UsageError(f"{store.root}: no batch is chosen yet; `mining select` chooses one")
+        batch_id = max(committed, key=lambda where: (committed[where].get("chosen_at", ""), where))[1]
+    name = batch_id
+    return _timed(lambda: export_batch.run(store, config, name))

@@ -1,0 +1,249 @@
+"""Detections -> scores: every signal of every frame, its percentile against a fixed reference, and hardness. No GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mining.config import Config
+from mining.detect_objects import Committee, committee_of
+from mining.progress import progress
+from mining.schemas import SCORES, SIGNALS
+from mining.signals.disagreement import CommitteeBoxes, measure_disagreement
+from mining.signals.expected import expected_errors
+from mining.signals.uncertainty import aggregate, entropy, least_confidence, margin
+from mining.store import Store, digest
+from mining.types import StageReport, UsageError
+
+SCORE_VERSION = 1
+"""Raise when the rows of this stage change for the same input."""
+
+SIGNAL_NAMES = tuple(name for name, _ in SIGNALS)
+_REFERENCE_VALUES = 10_000
+"""Quantiles kept of each signal: a percentile is then exact to 0.01 %."""
+
+Signals = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """One recording under one committee: all its shards are scored together."""
+
+    recording_id: str
+    night: date
+    key: str
+    shards: tuple[str, ...]
+    detect_digests: tuple[str, ...]
+    sees: dict[str, list[bool]]
+
+
+def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
+    """Score every recording whose detections, settings or reference changed."""
+    report = StageReport("score")
+    unknown = sorted(set(config.score.hardness) - set(SIGNAL_NAMES))
+    if unknown:
+        raise UsageError(f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}")
+    committee = committee_of(config)
+    units = _units(store, committee, recording_ids)
+    committed = store.markers("score")
+    reference = _load_reference(_reference_path(store, committee))
+
+    def content(unit: _Unit) -> str:
+        settings = [config.score.model_dump(), committee.thresholds, None if reference is None else reference.digest]
+        return digest(unit.detect_digests, settings, SCORE_VERSION)
+
+    due = [unit for unit in units if committed.get((unit.night, unit.key), {}).get("digest") != content(unit)]
+    report.unchanged = len(units) - len(due)
+    if not due:
+        return report
+    # Two passes where there is no reference yet: percentiles need all signals first. What is kept in between is a
+    # few numbers a frame.
+    signals: dict[str, tuple[pa.Table, Signals]] = {}
+    if reference is None:
+        with progress("signals", len(units), "recordings") as shown:
+            for unit in units:
+                signals[unit.key] = _signals_of(store, committee, unit)
+                shown.advance()
+        reference = _make_reference(_reference_path(store, committee), [s for _, s in signals.values()], store)
+    with progress("score", len(due), "recordings") as shown:
+        for unit in due:
+            frames, found = signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit)
+            table = _score_rows(frames, found, reference, config.score.hardness, committee.committee_id)
+            store.commit(
+                "score", unit.night, unit.key, {"scores": table}, digest=content(unit),
+                recording_id=unit.recording_id, committee_id=committee.committee_id,
+            )  # fmt: skip
+            report.done += 1
+            report.add(frames=table.num_rows)
+            shown.advance()
+    return report
+
+
+def _units(store: Store, committee: Committee, recording_ids: Sequence[str]) -> list[_Unit]:
+    wanted = set(recording_ids)
+    shards: dict[tuple[date, str], list[tuple[str, dict[str, Any]]]] = {}
+    for (night, key), marker in store.markers("detect").items():
+        if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted:
+            shards.setdefault((night, marker["recording_id"]), []).append((key, marker))
+    return [
+        _Unit(
+            recording_id=recording_id,
+            night=night,
+            key=f"{recording_id}-{committee.committee_id}",
+            shards=tuple(key for key, _ in members),
+            detect_digests=tuple(marker["digest"] for _, marker in members),
+            sees=members[0][1]["sees"],
+        )
+        for (night, recording_id), members in sorted(shards.items())
+    ]
+
+
+def _signals_of(store: Store, committee: Committee, unit: _Unit) -> tuple[pa.Table, Signals]:
+    """Read a recording's detections and compute its signals; also gives frame_id, status and error of its frames."""
+
+    def read(table: str, columns: list[str] | None = None) -> pa.Table:
+        files = [store.table_file(table, unit.night, key) for key in unit.shards]
+        return pa.concat_tables(pq.read_table(file, columns=columns, partitioning=None) for file in files)
+
+    frames = read("observations", ["frame_id", "recording_id", "box_count", "status", "error"])
+    boxes = committee_boxes(frames, read("detections"), committee, unit.sees)
+    return frames, compute_signals(boxes)
+
+
+def committee_boxes(
+    frames: pa.Table, detections: pa.Table, committee: Committee, sees: dict[str, list[bool]]
+) -> CommitteeBoxes:
+    """Turn rows of ``observations`` and ``detections`` into the arrays that signals are computed from."""
+    frame = pc.index_in(detections["frame_id"], value_set=frames["frame_id"].combine_chunks())
+    member = pc.index_in(detections["detector"], value_set=pa.array(committee.names, pa.string()))
+    flat = detections["class_scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    ran = np.tile(np.asarray(pc.equal(frames["status"], "ok"))[:, None], len(committee.names))
+    for i in np.flatnonzero(np.asarray(pc.equal(frames["status"], "partial"))):
+        looked = {name for name, _ in frames["box_count"][int(i)].as_py() or ()}
+        ran[i] = [name in looked for name in committee.names]
+    return CommitteeBoxes(
+        frame=frame.to_numpy(),
+        member=member.to_numpy(),
+        match_id=detections["match_id"].to_numpy(),
+        boxes_px=np.column_stack([detections[f"{edge}_px"].to_numpy() for edge in ("x1", "y1", "x2", "y2")]),
+        scores=detections["confidence"].to_numpy(),
+        class_scores=flat.reshape(-1, len(committee.classes)),
+        thresholds=np.array(committee.thresholds),
+        seen=np.array([sees[name] for name in committee.names]),
+        ran=ran,
+    )
+
+
+def compute_signals(boxes: CommitteeBoxes) -> Signals:
+    """Every signal of ``schemas.SIGNALS``: name -> [F], NaN where it cannot be computed. Vectorised over frames."""
+    count = len(boxes.ran)
+    threshold = float(boxes.thresholds[0])
+    primary = boxes.member == 0
+    kept = primary & (boxes.scores >= threshold)
+    kept_frame, kept_scores = boxes.frame[kept], boxes.class_scores[kept]
+    expected = expected_errors(boxes.scores[primary], boxes.frame[primary], count, threshold)
+    signals = {
+        "box_count": np.bincount(kept_frame, minlength=count).astype(np.float64),
+        "candidate_count": np.bincount(boxes.frame[primary], minlength=count).astype(np.float64),
+        "expected_missed": expected.missed,
+        "expected_false": expected.false_alarms,
+        "expected_error_rate": expected.rate,
+    }
+    for name, of_box in (("least_confidence", least_confidence), ("margin", margin), ("entropy", entropy)):
+        over_boxes = aggregate(of_box(kept_scores), kept_frame, count)
+        signals[f"{name}_max"], signals[f"{name}_mean"] = over_boxes.max, over_boxes.mean
+    found = measure_disagreement(boxes)
+    for name, of_object in (
+        ("presence", found.presence_entropy),
+        ("class_disagreement", found.class_divergence),
+        ("box_disagreement", found.box_disagreement),
+    ):
+        over_objects = aggregate(of_object, found.frame, count)
+        signals[f"{name}_sum"], signals[f"{name}_mean"] = over_objects.sum, over_objects.mean
+    # What the primary says cannot be told where it failed; what the committee disagrees on, where fewer than two ran.
+    alone = boxes.ran.sum(axis=1) < 2
+    for name, values in signals.items():
+        by_committee = name.startswith(("presence", "class_disagreement", "box_disagreement"))
+        values[alone if by_committee else ~boxes.ran[:, 0]] = np.nan
+    return {name: signals[name] for name in SIGNAL_NAMES}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What percentiles are taken against: the sorted values of each signal over fixed frames."""
+
+    values: dict[str, NDArray[np.float64]]
+    digest: str
+
+    def percentile(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of reference frames below each value, ties counted half; NaN stays NaN."""
+        known = self.values[name]
+        if not len(known):
+            return np.full(len(values), np.nan)
+        below = np.searchsorted(known, values, side="left")
+        not_above = np.searchsorted(known, values, side="right")
+        return np.where(np.isnan(values), np.nan, (below + not_above) / (2 * len(known)))
+
+
+def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64]:
+    """Hardness: the weighted mean of percentiles, in 0..1.
+
+    A percentile that could not be computed counts as the middle, 0.5: a frame without boxes is neither hidden (all its
+    objects may have been missed) nor put first (most such frames are empty roads). NaN where none could be computed.
+    """
+    total = sum(weights.values())
+    stacked = np.stack([percentiles[name] for name in weights])
+    mean = sum(w * np.nan_to_num(p, nan=0.5) for w, p in zip(weights.values(), stacked, strict=True)) / total
+    return np.where(np.isnan(stacked).all(axis=0), np.nan, mean)
+
+
+def _score_rows(
+    frames: pa.Table, found: Signals, reference: Reference, weights: dict[str, float], committee_id: str
+) -> pa.Table:
+    percentiles = {name: reference.percentile(name, found[name]) for name in SIGNAL_NAMES}
+    columns = {
+        **{name: frames[name] for name in ("frame_id", "recording_id", "status", "error")},
+        "committee_id": pa.repeat(pa.scalar(committee_id), len(frames)),
+        **{name: pa.array(found[name], pa.float32(), from_pandas=True) for name in SIGNAL_NAMES},
+        **{f"{name}_pct": pa.array(p, pa.float32(), from_pandas=True) for name, p in percentiles.items()},
+        "hardness": pa.array(blend(percentiles, weights), pa.float32(), from_pandas=True),
+    }
+    return pa.table([columns[f.name] for f in SCORES], schema=SCORES)
+
+
+def _reference_path(store: Store, committee: Committee) -> Path:
+    return store.root / "reference" / f"{committee.committee_id}.parquet"
+
+
+def _load_reference(path: Path) -> Reference | None:
+    if not path.exists():
+        return None
+    table = pq.read_table(path)
+    values = {name: np.asarray(table[name][0].as_py(), np.float64) for name in table.column_names}
+    return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
+
+
+def _make_reference(path: Path, found: list[Signals], store: Store) -> Reference:
+    """Keep the distribution of the first frames that this committee scored; it stays as it is from then on."""
+    columns = {}
+    for name in SIGNAL_NAMES:
+        values = np.concatenate([signals[name] for signals in found])
+        values = np.sort(values[~np.isnan(values)])
+        if len(values) > _REFERENCE_VALUES:
+            values = np.quantile(values, np.linspace(0, 1, _REFERENCE_VALUES), method="nearest")
+        columns[name] = [values.tolist()]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=pa.schema([(n, pa.list_(pa.float64())) for n in SIGNAL_NAMES])), sink)
+    store.write_file(path, sink.getvalue().to_pybytes())
+    loaded = _load_reference(path)
+    assert loaded is not None
+    return loaded

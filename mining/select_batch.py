@@ -1,0 +1,232 @@
+"""Scores -> selections: SQL finds the candidates and keeps them apart in time, a strategy picks diverse ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mining.config import Config, SelectConfig
+from mining.detect_objects import Committee, committee_of
+from mining.schemas import SELECTIONS
+from mining.signals.quality import hamming
+from mining.store import Store, digest, sql_file
+from mining.strategies import STRATEGIES, Candidates
+from mining.types import FloatArray, StageReport, UsageError
+
+SELECT_VERSION = 1
+"""Raise when the rows of this stage change for the same input."""
+
+_POOL_COLUMNS = (
+    "frame_id", "drive_id", "camera", "at_us", "night", "hardness", "perceptual_hash", "embedding",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Frames that may be chosen, in falling priority, with what the strategy needs."""
+
+    frame_id: NDArray[np.str_]
+    drive_id: NDArray[np.str_]
+    camera: NDArray[np.str_]
+    at_us: NDArray[np.int64]
+    night: NDArray[Any]
+    hardness: FloatArray
+    perceptual_hash: NDArray[np.uint64]
+    embedding: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.frame_id)
+
+    def take(self, index: NDArray[np.int64]) -> _Pool:
+        return _Pool(*(getattr(self, name)[index] for name in _POOL_COLUMNS))
+
+
+def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[StageReport, str | None]:
+    """Choose a batch from these recordings. Returns the batch's id: the committed one where nothing changed."""
+    report = StageReport("select")
+    select = config.select
+    if select.strategy not in STRATEGIES:
+        raise UsageError(f"select.strategy is {select.strategy!r}; known: {', '.join(sorted(STRATEGIES))}")
+    committee = committee_of(config)
+    wanted = set(recording_ids)
+    scored = sorted(
+        (marker["digest"], str(night))
+        for (night, _), marker in store.markers("score").items()
+        if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted
+    )
+    if not scored:
+        report.problems.append("nothing is scored: no frame could be chosen")
+        return report, None
+    content = digest(scored, select.model_dump(), SELECT_VERSION)
+    for (_, batch_id), marker in sorted(store.markers("select").items()):
+        if marker["digest"] == content:
+            report.unchanged = 1
+            report.counts = {"frames": marker["rows"]["selections"]}
+            return report, batch_id
+    with store.connect() as con:
+        _open_candidates(con, config, committee, recording_ids)
+        random_pick = _random_arm(con, select)
+        mined = _mined_arm(con, select, random_pick)
+        batch_id = f"{max(night for _, night in scored)}-{content[:6]}"
+        rows = _rows(con, batch_id, committee, random_pick, mined)
+        eligible = _count(con, "candidates")
+    chosen = rows.num_rows
+    if chosen < select.budget:
+        report.problems.append(
+            f"the batch holds {chosen} frames, {select.budget - chosen} fewer than its budget of {select.budget}: "
+            f"{eligible} frames were eligible, and the others lie within {select.min_gap_s:g} s of a chosen frame of "
+            "their camera or show the same picture as one; lower select.min_gap_s, widen select.where, or add footage"
+        )
+    if not chosen:
+        return report, None
+    night = date.fromisoformat(batch_id[:10])
+    store.commit(
+        "select", night, batch_id, {"selections": rows}, digest=content, committee_id=committee.committee_id,
+        budget=select.budget, eligible=eligible,
+    )  # fmt: skip
+    report.done = 1
+    report.add(frames=chosen, eligible=eligible)
+    return report, batch_id
+
+
+def _open_candidates(
+    con: duckdb.DuckDBPyConnection, config: Config, committee: Committee, recording_ids: Sequence[str]
+) -> None:
+    """Make the table ``candidates``: every eligible frame with its priority columns."""
+    select = config.select
+    con.execute("CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)])
+    con.execute(
+        "CREATE TEMP TABLE earlier AS SELECT DISTINCT f.drive_id, f.camera, epoch_us(f.captured_at) AS at_us "
+        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE $exclude",
+        {"exclude": select.exclude_chosen},
+    )
+    try:
+        where = duckdb.SQLExpression(select.where)
+    except duckdb.Error as error:
+        raise UsageError(f"select.where is not one SQL condition: {_first_line(error)}") from None
+    parameters = {"committee_id": committee.committee_id, "reach_us": _reach_us(select)}
+    try:
+        con.sql(sql_file("candidates"), params=parameters).filter(where).create("candidates")
+    except duckdb.Error as error:
+        raise UsageError(f"select.where: {_first_line(error)}") from None
+
+
+def _random_arm(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> _Pool:
+    """Draw the random arm blindly from all candidates; only the gap in time holds for it too."""
+    count = round(select.budget * select.random_share)
+    # md5 and not random(): the draw must not change with threads, file order or DuckDB's version.
+    return _thinned(con, select, f"md5(concat({select.seed}, '|', frame_id))", count, near=None)
+
+
+def _mined_arm(con: duckdb.DuckDBPyConnection, select: SelectConfig, random_pick: _Pool) -> tuple[_Pool, FloatArray]:
+    """Pick the rest of the budget; returns the picks in order and their distance to the nearest frame before them."""
+    budget = select.budget - len(random_pick)
+    pool = _thinned(con, select, "hardness", int(np.ceil(budget * select.pool_factor)), near=random_pick)
+    pool = pool.take(_distinct(pool, random_pick, select))
+    candidates = Candidates(
+        frame_id=pool.frame_id, hardness=pool.hardness, embeddings=pool.embedding, taken=random_pick.embedding
+    )
+    picks = STRATEGIES[select.strategy](candidates, budget, select.seed)
+    return pool.take(picks.index), picks.distance_to_nearest
+
+
+def _thinned(
+    con: duckdb.DuckDBPyConnection, select: SelectConfig, priority: str, count: int, near: _Pool | None
+) -> _Pool:
+    """Take the ``count`` candidates of the highest priority that keep the gap among themselves and to ``near``."""
+    reach = {"reach_us": _reach_us(select)}
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE open_frames AS "
+        f"SELECT frame_id, drive_id, camera, epoch_us(captured_at) AS at_us, {priority} AS priority FROM candidates"
+    )
+    con.execute("CREATE OR REPLACE TEMP TABLE kept AS FROM open_frames LIMIT 0")
+    con.execute("CREATE OR REPLACE TEMP TABLE round AS FROM open_frames LIMIT 0")
+    if near is not None and len(near):
+        con.register("near", pa.table({"drive_id": near.drive_id, "camera": near.camera, "at_us": near.at_us}))
+        con.execute("INSERT INTO round BY NAME SELECT drive_id, camera, at_us FROM near")
+        con.unregister("near")
+    while True:
+        con.execute(
+            "DELETE FROM open_frames AS o USING round AS r WHERE r.drive_id = o.drive_id AND r.camera = o.camera "
+            "AND abs(r.at_us - o.at_us) <= $reach_us",
+            reach,
+        )
+        if not _count(con, "open_frames"):
+            break
+        con.execute(f"CREATE OR REPLACE TEMP TABLE round AS {sql_file('gap_peaks')}", reach)
+        con.execute("INSERT INTO kept FROM round")
+    table = con.sql(
+        "SELECT k.frame_id, k.drive_id, k.camera, k.at_us, c.night, c.hardness, c.perceptual_hash, c.embedding "
+        "FROM kept AS k JOIN candidates AS c USING (frame_id) ORDER BY k.priority DESC, k.frame_id LIMIT $count",
+        params={"count": count},
+    ).to_arrow_table()
+    embedding = table["embedding"].combine_chunks()
+    return _Pool(
+        frame_id=np.asarray(table["frame_id"].to_pylist(), np.str_),
+        drive_id=np.asarray(table["drive_id"].to_pylist(), np.str_),
+        camera=np.asarray(table["camera"].to_pylist(), np.str_),
+        at_us=table["at_us"].to_numpy(),
+        night=np.asarray(table["night"].to_pylist(), object),
+        hardness=table["hardness"].to_numpy().astype(np.float32),
+        perceptual_hash=table["perceptual_hash"].to_numpy().astype(np.uint64),
+        embedding=embedding.flatten().to_numpy().reshape(len(table), -1).astype(np.float32),
+    )
+
+
+def _distinct(pool: _Pool, taken: _Pool, select: SelectConfig) -> NDArray[np.int64]:
+    """Indices of the pool without frames that show the same picture as ``taken`` or as a harder frame of the pool."""
+    if select.max_duplicate_bits < 0:
+        return np.arange(len(pool))
+    hashes, embeddings = taken.perceptual_hash, taken.embedding
+    keep: list[int] = []
+    for i in range(len(pool)):  # a few thousand at most; each step is one vectorised comparison
+        near = hamming(hashes, pool.perceptual_hash[i]) <= select.max_duplicate_bits
+        if near.any():
+            distance = np.linalg.norm(embeddings[near] - pool.embedding[i], axis=1)
+            if (distance <= select.max_duplicate_distance).any():
+                continue
+        keep.append(i)
+        hashes = np.append(hashes, pool.perceptual_hash[i])
+        embeddings = np.vstack([embeddings, pool.embedding[i : i + 1]]) if len(embeddings) else pool.embedding[i : i + 1]
+    return np.asarray(keep, np.int64)
+
+
+def _rows(
+    con: duckdb.DuckDBPyConnection, batch_id: str, committee: Committee, random_pick: _Pool, mined: tuple[_Pool, FloatArray]
+) -> pa.Table:
+    """Build the rows of ``selections``, with reasons and the expected number of boxes."""
+    picks, distance = mined
+    chosen = pa.table(
+        {
+            "position": np.arange(len(picks) + len(random_pick)),
+            "frame_id": [*picks.frame_id, *random_pick.frame_id],
+            "arm": ["mined"] * len(picks) + ["random"] * len(random_pick),
+            "rank": [*range(1, len(picks) + 1), *range(1, len(random_pick) + 1)],
+            "distance": np.concatenate([distance, np.full(len(random_pick), np.nan, np.float32)]),
+        }
+    )
+    con.register("chosen", chosen)
+    con.register("members", pa.table({"detector": list(committee.names), "threshold": list(committee.thresholds)}))
+    return con.sql(
+        sql_file("selections"), params={"batch_id": batch_id, "committee_id": committee.committee_id}
+    ).to_arrow_table().cast(SELECTIONS)  # fmt: skip
+
+
+def _reach_us(select: SelectConfig) -> int:
+    """Frames at most this far apart are too near: one microsecond less than the gap."""
+    return max(int(select.min_gap_s * 1e6) - 1, 0)
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    return int(con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

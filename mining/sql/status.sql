@@ -1,0 +1,26 @@
+-- One row a night: what came in, how far it got, what failed.
+WITH nights AS (
+    SELECT night, count(*) AS recordings, count_if(status = 'partial') AS partial,
+           count_if(status = 'unreadable') AS unreadable
+    FROM recordings GROUP BY night
+),
+per_frame AS (SELECT night, count(*) AS frames FROM frames GROUP BY night),
+looked AS (
+    SELECT night, count(DISTINCT frame_id) AS detected, count_if(status = 'failed') AS failed
+    FROM observations GROUP BY night
+),
+scored AS (SELECT night, count(DISTINCT frame_id) AS scored FROM scores GROUP BY night),
+picked AS (SELECT f.night, count(*) AS chosen FROM selections AS s JOIN frames AS f USING (frame_id) GROUP BY f.night)
+SELECT
+    night, recordings, partial, unreadable,
+    coalesce(frames, 0) AS frames,
+    coalesce(detected, 0) AS detected,
+    coalesce(failed, 0) AS failed_frames,
+    coalesce(scored, 0) AS scored,
+    coalesce(chosen, 0) AS chosen
+FROM nights
+LEFT JOIN per_frame USING (night)
+LEFT JOIN looked USING (night)
+LEFT JOIN scored USING (night)
+LEFT JOIN picked USING (night)
+ORDER BY night

@@ -1,0 +1,218 @@
+"""The store: Parquet files, commit markers, and DuckDB views over what is committed.
+
+    STORE/mining-store.json                              version
+    STORE/tables/TABLE/night=YYYY-MM-DD/KEY.parquet      rows
+    STORE/done/STAGE/night=YYYY-MM-DD/KEY.json           the commit: written last, names the digest of what went in
+    STORE/reference/COMMITTEE.parquet                    what percentiles are taken against
+    STORE/tmp/                                           files being written; readers never look here
+
+A file counts only while its marker stands. Rewriting a shard takes the marker away first, so that a reader sees the
+old rows, none, or the new ones, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mining.schemas import STORE_VERSION, TABLES
+from mining.types import MiningError, UsageError
+
+# The tables that a stage commits together; written in this order.
+STAGE_TABLES: dict[str, tuple[str, ...]] = {
+    "index": ("frames", "recordings"),
+    "detect": ("detections", "observations"),
+    "score": ("scores",),
+    "scenes": ("scenes",),
+    "select": ("selections",),
+    "export": ("exports",),
+}
+_STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,180}")
+_SQL = Path(__file__).parent / "sql"
+
+
+def digest(*parts: Any) -> str:
+    """Hash values that JSON can write: the sha256 of their canonical JSON, 32 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def sql_file(name: str) -> str:
+    """Read one SELECT of ``mining/sql``."""
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+class Store:
+    """One store folder. Opening is cheap; nothing is held open between calls."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it."""
+        self.root = root
+        version_file = root / "mining-store.json"
+        if not version_file.exists():
+            if not create:
+                raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
+            if root.exists() and any(root.iterdir()):
+                raise UsageError(f"{root}: not a store, and not empty; name an empty or a new folder as `store`")
+            try:
+                (root / "tmp").mkdir(parents=True, exist_ok=True)
+                self.write_file(version_file, json.dumps({"store_version": STORE_VERSION}).encode())
+            except OSError as error:
+                raise MiningError(f"{root}: cannot make a store here: {error.strerror}") from None
+        try:
+            version = json.loads(version_file.read_bytes())["store_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MiningError(f"{version_file}: cannot be read as a store's version: {error}") from None
+        if version != STORE_VERSION:
+            raise MiningError(
+                f"{root}: written as store version {version}, this mining reads version {STORE_VERSION}; "
+                "use the matching release, or mine into a new store"
+            )
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write_file(self, path: Path, content: bytes) -> None:
+        """Write a file so that it is there wholly or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._temporary(path.suffix)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def commit(
+        self, stage: str, night: date, key: str, tables: Mapping[str, pa.Table], digest: str, **notes: Any
+    ) -> None:
+        """Publish a shard: its tables, then the marker with ``digest`` and ``notes`` (JSON values).
+
+        Each table must have the schema of ``schemas.TABLES``; every table of the stage must be there.
+        """
+        if set(tables) != set(STAGE_TABLES[stage]):
+            raise ValueError(f"stage {stage} commits {STAGE_TABLES[stage]}, got {sorted(tables)}")
+        marker = self._marker(stage, night, key)
+        staged: list[tuple[Path, Path]] = []
+        try:
+            for name in STAGE_TABLES[stage]:
+                table = tables[name].cast(TABLES[name])
+                temporary = self._temporary(".parquet")
+                staged.append((temporary, self.table_file(name, night, key)))
+                pq.write_table(table, temporary, compression="zstd")
+                _sync_file(temporary)
+            if marker.exists():
+                marker.unlink()
+                _sync_folder(marker.parent)
+            for temporary, final in staged:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(temporary, final)
+                _sync_folder(final.parent)
+        finally:
+            for temporary, _ in staged:
+                temporary.unlink(missing_ok=True)
+        rows = {name: table.num_rows for name, table in tables.items()}
+        self.write_file(marker, json.dumps({**notes, "digest": digest, "rows": rows}, default=str).encode())
+
+    def retract(self, stage: str, night: date, key: str) -> None:
+        """Take a commit back: its rows are no longer seen."""
+        marker = self._marker(stage, night, key)
+        marker.unlink(missing_ok=True)
+        _sync_folder(marker.parent)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def markers(self, stage: str) -> dict[tuple[date, str], dict[str, Any]]:
+        """Read every commit of a stage: (night, key) -> what its marker says."""
+        return {
+            (date.fromisoformat(path.parent.name.removeprefix("night=")), path.stem): json.loads(path.read_bytes())
+            for path in self._marker_files(stage)
+        }
+
+    def table_file(self, table: str, night: date, key: str) -> Path:
+        """Path of a shard's rows."""
+        return self.root / "tables" / table / f"night={night.isoformat()}" / f"{_checked(key)}.parquet"
+
+    def committed_files(self, table: str) -> list[Path]:
+        """List the files of a table whose shard is committed, in a stable order."""
+        tables = self.root / "tables" / table
+        return [
+            tables / marker.parent.name / f"{marker.stem}.parquet" for marker in self._marker_files(_STAGE_OF[table])
+        ]
+
+    def connect(self, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
+        """Open an in-memory DuckDB with a view a table, and the view ``mined``.
+
+        The views list the files that are committed now; a later commit needs a new connection. ``locked`` is for
+        queries from people: no file outside the store can be read, and no setting changed.
+        """
+        con = duckdb.connect()
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
+        for name, table_schema in TABLES.items():
+            files = self.committed_files(name)
+            if files:
+                listed = ", ".join(_quote(str(file)) for file in files)
+                source = f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
+                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}')
+            else:
+                con.register(f"_{name}", table_schema.empty_table())
+                con.execute(f'CREATE VIEW "{name}" AS SELECT *, NULL::DATE AS night FROM "_{name}"')
+        con.execute(f"CREATE VIEW mined AS {sql_file('mined')}")
+        if locked:
+            con.execute(f"SET allowed_directories = [{_quote(str(self.root / 'tables'))}]")
+            con.execute("SET enable_external_access = false")
+            con.execute("SET lock_configuration = true")
+        return con
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _marker(self, stage: str, night: date, key: str) -> Path:
+        return self.root / "done" / stage / f"night={night.isoformat()}" / f"{_checked(key)}.json"
+
+    def _marker_files(self, stage: str) -> Iterator[Path]:
+        folder = self.root / "done" / stage
+        if folder.is_dir():
+            for night in sorted(folder.glob("night=*")):
+                yield from sorted(night.glob("*.json"))
+
+    def _temporary(self, suffix: str) -> Path:
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{uuid.uuid4().hex}{suffix}"
+
+
+def _checked(key: str) -> str:
+    """Keys become file names: refuse whatever could leave the folder."""
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise ValueError(f"not a shard key: {key!r}")
+    return key
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_sync_folder = _sync_file

@@ -1,0 +1,88 @@
+"""A store filled by hand: recordings, frames and scores with chosen values, committed as the stages do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mining.schemas import TABLES
+from mining.store import Store
+from mining.types import frame_id
+
+NIGHT = date(2026, 3, 14)
+COMMITTEE = "a+b-00000000"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One recording of one frame a second."""
+
+    recording_id: str
+    hardness: Sequence[float]
+    camera: str = "front"
+    drive_id: str | None = None
+    start_s: float = 0.0
+    tags: tuple[tuple[str, str], ...] = ()
+    embeddings: Any = None
+    hashes: Any = None
+
+
+def commit(store: Store, drive: Drive, seed: int = 0) -> None:
+    """Commit a drive's recordings, frames, observations, (empty) detections and scores."""
+    n = len(drive.hardness)
+    rng = np.random.default_rng([seed, *drive.recording_id.encode()])
+    start = datetime.combine(NIGHT, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
+    ids = [frame_id(drive.recording_id, i) for i in range(n)]
+    embeddings = rng.normal(size=(n, 8)) if drive.embeddings is None else np.asarray(drive.embeddings)
+    embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    hashes = rng.integers(0, 2**63, n) if drive.hashes is None else drive.hashes
+    common = {"recording_id": drive.recording_id, "drive_id": drive.drive_id or drive.recording_id, "camera": drive.camera}
+    recording = {
+        **common, "uri": f"/{drive.recording_id}.mp4", "kind": "video", "started_at": start, "status": "ok",
+        "tags": list(drive.tags), "frame_count": n,
+    }  # fmt: skip
+    frames = [
+        {**common, "frame_id": ids[i], "frame_index": i, "pts_ns": i * 10**9, "captured_at": start + timedelta(seconds=i)}
+        for i in range(n)
+    ]
+    observed = [
+        {
+            "frame_id": ids[i], "committee_id": COMMITTEE, "recording_id": drive.recording_id, "luma_mean": 100.0,
+            "embedding": embeddings[i].tolist(), "perceptual_hash": int(hashes[i]), "status": "ok",
+        }
+        for i in range(n)
+    ]  # fmt: skip
+    scores = [
+        {
+            "frame_id": ids[i], "committee_id": COMMITTEE, "recording_id": drive.recording_id, "status": "ok",
+            "hardness": float(h), "entropy_max_pct": float(h), "presence_sum_pct": 0.5,
+        }
+        for i, h in enumerate(drive.hardness)
+    ]  # fmt: skip
+    rows = {"recordings": [recording], "frames": frames, "observations": observed, "detections": [], "scores": scores}
+    tables = {name: table(name, values) for name, values in rows.items()}
+    key = drive.recording_id
+    notes = {"recording_id": key, "committee_id": COMMITTEE}
+    store.commit("index", NIGHT, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes)
+    store.commit("detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes)
+    store.commit("score", NIGHT, key, {"scores": tables["scores"]}, digest=f"{key}", **notes)
+
+
+def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    """Build a table of a known schema; columns that are not given are NULL."""
+    schema = TABLES[name]
+    return pa.Table.from_pylist([{column: row.get(column) for column in schema.names} for row in rows], schema)
+
+
+def store_of(folder: Path, *drives: Drive) -> Store:
+    """Make a store that holds these drives."""
+    store = Store(folder / "store", create=True)
+    for drive in drives:
+        commit(store, drive)
+    return store
