@@ -6,6 +6,7 @@ import itertools
 import queue
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from mining.boxes import match_committee
 from mining.config import Config
-from mining.footage import Defaults, Source, frame_times, read
+from mining.footage import Defaults, FootageError, Source, frame_times, read
 from mining.progress import LOG, progress
 from mining.schemas import DETECTIONS, OBSERVATIONS
 from mining.signals.quality import measure_quality
@@ -45,7 +46,6 @@ class Committee:
     names: tuple[str, ...]
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
-    floors: tuple[float, ...]
 
 
 def committee_of(config: Config) -> Committee:
@@ -65,7 +65,6 @@ def committee_of(config: Config) -> Committee:
         names=names,
         classes=classes.fleet,
         thresholds=tuple(spec.threshold for spec in specs),
-        floors=tuple(spec.floor for spec in specs),
     )
 
 
@@ -108,7 +107,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             )  # fmt: skip
             report.done += 1
             report.add(frames=observations.num_rows, boxes=detections.num_rows, failed_frames=rows.failed)
-            report.problems += [f"{shard.source.uri}: {reason}" for reason in rows.reasons]
+            report.problems += [f"{shard.source.path}: {reason}" for reason in rows.problems()]
     return report
 
 
@@ -176,14 +175,18 @@ def _due(store: Store, shards: list[Shard], committee: Committee, recording_ids:
 def _decode(shards: Iterable[Shard], config: Config) -> Iterator[tuple[Shard, list[Frame]]]:
     """Decode the shards' frames in batches whose good frames have one size; failed frames travel along."""
     defaults, batch_size = Defaults(image_rate_hz=config.footage.image_rate_hz), config.detect.batch_size
-    times: FrameTimes | None = None
+    times: FrameTimes | FootageError = FootageError("not opened yet")
     known: str | None = None
     for shard in shards:
-        if times is None or known != shard.source.path:
-            times, known = frame_times(shard.source, defaults), shard.source.path
+        if known != shard.source.path:
+            known = shard.source.path
+            try:
+                times = frame_times(shard.source, defaults)
+            except FootageError as error:
+                times = error
         batch: list[Frame] = []
         shape: tuple[int, ...] | None = None
-        for frame in read(shard.source, times, shard.frame_indices.tolist(), shard.size_px):
+        for frame in _read(shard, times):
             frame_shape = None if frame.rgb is None else frame.rgb.shape
             if len(batch) == batch_size or (shape and frame_shape and frame_shape != shape):
                 yield shard, batch
@@ -191,6 +194,23 @@ def _decode(shards: Iterable[Shard], config: Config) -> Iterator[tuple[Shard, li
             batch.append(frame)
             shape = shape or frame_shape
         yield shard, batch
+
+
+def _read(shard: Shard, times: FrameTimes | FootageError) -> Iterator[Frame]:
+    """Read a shard's frames; where the recording cannot be opened any more, each frame says so."""
+    wanted = shard.frame_indices.tolist()
+    done = 0
+    try:
+        if isinstance(times, FootageError):
+            raise times
+        if wanted[-1] >= len(times):
+            raise FootageError(f"holds {len(times)} frames now, fewer than when it was indexed")
+        for frame in read(shard.source, times, wanted, shard.size_px):
+            done += 1
+            yield frame
+    except FootageError as error:
+        for index in wanted[done:]:
+            yield Frame(index, 0, None, str(error))
 
 
 def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
@@ -308,8 +328,13 @@ class _Rows:
             row["error"] = "; ".join(reasons) or None
             if reasons:
                 self.failed += 1
-                self.reasons.append(f"frame {frames[i].frame_index}: {row['error']}")
+                self.reasons.append(str(row["error"]))
         self._observations += observations
+
+    def problems(self) -> list[str]:
+        """One line for each different reason, with how many frames it cost."""
+        counts = Counter(self.reasons)
+        return [f"{count} frames failed: {reason}" for reason, count in counts.items()]
 
     def tables(self, match_iou: float) -> tuple[pa.Table, pa.Table]:
         """Build the shard's detections and observations."""

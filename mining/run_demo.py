@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,11 @@ def run_demo(folder: Path, seed: int) -> DemoResult:
             "JOIN recordings AS r USING (recording_id) WHERE s.batch_id = ?",
             [night.batch_id],
         ).fetchall()
+    rare = rare_events(drives)
+    planted = caught(drives, rare)
     in_batch = caught(drives, [(Path(uri).stem, index) for uri, index in chosen])
     in_all = caught(drives, [(Path(uri).stem, index) for uri, index in sampled])
+    kind = {event: rare[frames[0]] for event, frames in planted.items()}
     # Without replacement, an event of m frames is missed by n of N with probability C(N - m, n) / C(N, n).
     size, total = len(chosen), len(sampled)
     missed = [math.comb(total - len(frames), size) / math.comb(total, size) for frames in in_all.values()]
@@ -97,8 +101,8 @@ def run_demo(folder: Path, seed: int) -> DemoResult:
         store_path=config.store_path,
         batch_frames=size,
         sampled_frames=total,
-        planted=_by_kind(rare_events(drives).values()),
-        caught=_by_kind(in_batch),
+        planted=dict(Counter(kind.values())),
+        caught=dict(Counter(kind[event] for event in in_batch)),
         frames_caught=sum(len(frames) for frames in in_batch.values()),
         events_expected_at_random=sum(1 - probability for probability in missed),
         frames_expected_at_random=size * sum(len(frames) for frames in in_all.values()) / total,
@@ -118,7 +122,8 @@ def _make(folder: Path, drives: Path, seed: int) -> None:
     for leftover in (partial, drives):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
+    LOG.info("rendering %d drives", _DRIVES)
     with progress("render", _DRIVES, "drives") as shown:
-        make_drives(partial, seed=seed, drives=_DRIVES, progress=shown.advance)
+        make_drives(partial, seed=seed, drives=_DRIVES, progress=lambda _done, _total: shown.advance())
     partial.rename(drives)
     stamp.touch()

@@ -167,7 +167,8 @@ def _thinned(
         "FROM kept AS k JOIN candidates AS c USING (frame_id) ORDER BY k.priority DESC, k.frame_id LIMIT $count",
         params={"count": count},
     ).to_arrow_table()
-    embedding = table["embedding"].combine_chunks()
+    # Told apart from the rows: a table without rows still has embeddings of some length.
+    size = con.execute("SELECT coalesce(max(len(embedding)), 1) FROM candidates").fetchall()[0][0]
     return _Pool(
         frame_id=np.asarray(table["frame_id"].to_pylist(), np.str_),
         drive_id=np.asarray(table["drive_id"].to_pylist(), np.str_),
@@ -176,7 +177,7 @@ def _thinned(
         night=np.asarray(table["night"].to_pylist(), object),
         hardness=table["hardness"].to_numpy().astype(np.float32),
         perceptual_hash=table["perceptual_hash"].to_numpy().astype(np.uint64),
-        embedding=embedding.flatten().to_numpy().reshape(len(table), -1).astype(np.float32),
+        embedding=table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, size).astype(np.float32),
     )
 
 
@@ -184,17 +185,18 @@ def _distinct(pool: _Pool, taken: _Pool, select: SelectConfig) -> NDArray[np.int
     """Indices of the pool without frames that show the same picture as ``taken`` or as a harder frame of the pool."""
     if select.max_duplicate_bits < 0:
         return np.arange(len(pool))
-    hashes, embeddings = taken.perceptual_hash, taken.embedding
+    kept = len(taken)
+    hashes = np.concatenate([taken.perceptual_hash, np.zeros(len(pool), np.uint64)])
+    embeddings = np.concatenate([taken.embedding, np.zeros_like(pool.embedding)])
     keep: list[int] = []
     for i in range(len(pool)):  # a few thousand at most; each step is one vectorised comparison
-        near = hamming(hashes, pool.perceptual_hash[i]) <= select.max_duplicate_bits
-        if near.any():
-            distance = np.linalg.norm(embeddings[near] - pool.embedding[i], axis=1)
-            if (distance <= select.max_duplicate_distance).any():
-                continue
+        near = np.flatnonzero(hamming(hashes[:kept], pool.perceptual_hash[i]) <= select.max_duplicate_bits)
+        distance = np.linalg.norm(embeddings[near] - pool.embedding[i], axis=1)
+        if (distance <= select.max_duplicate_distance).any():
+            continue
+        hashes[kept], embeddings[kept] = pool.perceptual_hash[i], pool.embedding[i]
+        kept += 1
         keep.append(i)
-        hashes = np.append(hashes, pool.perceptual_hash[i])
-        embeddings = np.vstack([embeddings, pool.embedding[i : i + 1]]) if len(embeddings) else pool.embedding[i : i + 1]
     return np.asarray(keep, np.int64)
 
 

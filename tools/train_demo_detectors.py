@@ -70,8 +70,9 @@ SCALE = [0.33, 0.125, 1024]
 
 def render_world(folder: Path, seed: int, script_number: int, animals: int, easy: bool) -> int:
     """Write images and labels of one world; frames with rare events only where animals are asked for."""
+    from mining.demo.layout import build
     from mining.demo.render import Renderer
-    from mining.demo.world import SCRIPTS, build
+    from mining.demo.scripts import SCRIPTS
 
     cv2.setNumThreads(1)
     script = SCRIPTS[script_number]
@@ -101,11 +102,19 @@ def render_world(folder: Path, seed: int, script_number: int, animals: int, easy
             continue
         name = f"{rng.integers(1 << 40):010x}_{script.weather}_{script.time_of_day}_{script.camera}"
         small = cv2.resize(image, (w // 2, h // 2), interpolation=cv2.INTER_AREA)
-        splits = ["all"] + (["easy"] if easy and script.time_of_day == "day" and script.weather in {"clear", "overcast"} else [])
+        splits = ["all"] + (
+            ["easy"]
+            if easy and script.time_of_day == "day" and script.weather in {"clear", "overcast"}
+            else []
+        )
         for split in splits:
             for part in ("images", "labels"):
                 (folder / split / part).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / split / "images" / f"{name}.jpg"), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            cv2.imwrite(
+                str(folder / split / "images" / f"{name}.jpg"),
+                small[..., ::-1],
+                [cv2.IMWRITE_JPEG_QUALITY, 92],
+            )
             (folder / split / "labels" / f"{name}.txt").write_text("\n".join(lines) + "\n")
         written += 1
     return written
@@ -145,7 +154,9 @@ def train(name: str, folder: Path, out: Path, epochs: int, seed: int) -> None:
     class Trainer(DetectionTrainer):
         """All images have one size, so that wide batches may be shuffled too."""
 
-        def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        def get_dataloader(
+            self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
+        ) -> Any:
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             return build_dataloader(dataset, batch=batch_size, workers=0, shuffle=mode == "train", rank=rank)
 
@@ -159,7 +170,9 @@ def train(name: str, folder: Path, out: Path, epochs: int, seed: int) -> None:
         name=f"train_{name}", exist_ok=True, optimizer="AdamW", lr0=0.003, lrf=0.02, warmup_epochs=1.0, cos_lr=True,
         mosaic=0.0, scale=0.35, translate=0.12, hsv_v=0.3, hsv_s=0.4, hsv_h=0.02, erasing=0.0, verbose=False,
     )  # fmt: skip
-    last = torch.load(folder / f"train_{name}" / "weights" / "last.pt", map_location="cpu", weights_only=False)
+    last = torch.load(
+        folder / f"train_{name}" / "weights" / "last.pt", map_location="cpu", weights_only=False
+    )
     save_stripped(last["ema"] if last.get("ema") is not None else last["model"], name, out / f"{name}.pt")
     for split in ("easy", "all"):
         metrics = YOLO(str(out / f"{name}.pt")).val(
@@ -193,19 +206,32 @@ def save_stripped(model: Any, name: str, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("detectors/demo_weights"), help="folder for the two checkpoints")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("detectors/demo_weights"), help="folder for the two checkpoints"
+    )
     parser.add_argument("--images", type=int, default=1000, help="training images to render")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=TRAIN_SEED, help="first training seed (the demo's own is 7)")
-    parser.add_argument("--keep", type=Path, help="folder for images and training runs; a temporary one otherwise")
+    parser.add_argument(
+        "--seed", type=int, default=TRAIN_SEED, help="first training seed (the demo's own is 7)"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="folder for images and training runs; a temporary one otherwise"
+    )
     args = parser.parse_args()
     folder = (args.keep or Path(tempfile.mkdtemp(prefix="demo_detectors_"))).resolve()
     try:
         if not (folder / "all.yaml").exists():
             render(folder, args.images, args.seed)
-        context = multiprocessing.get_context("spawn")  # one network a core: Ultralytics trains with one thread on CPUs
-        runs = [context.Process(target=train, args=(name, folder, args.out, args.epochs, args.seed)) for name in ARCHITECTURES]
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # one network a core: Ultralytics trains with one thread on CPUs
+        runs = [
+            context.Process(target=train, args=(name, folder, args.out, args.epochs, args.seed))
+            for name in ARCHITECTURES
+        ]
         for run in runs:
             run.start()
         for run in runs:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.demo.scenery import Colour, Image
-from mining.demo.world import HEIGHT_PX, WIDTH_PX, Camera
+from mining.demo.scenery import AnyFloat, Colour, Image, scaled
+from mining.demo.scripts import HEIGHT_PX, WIDTH_PX, Camera
 
 F64 = NDArray[np.float64]
 NEAR_M = 0.5
@@ -62,7 +62,7 @@ class Canvas:
                 kept.append(p + (q - p) * ((NEAR_M - p[2]) / (q[2] - p[2])))
         return self.to_pixels(np.asarray(kept)) if len(kept) > 2 else np.zeros((0, 2))
 
-    def fill(self, pixels: F64, colour: Colour | F64, owner: int | None = None) -> None:
+    def fill(self, pixels: F64, colour: Colour | AnyFloat, owner: int | None = None) -> None:
         """Fill a convex polygon. ``owner`` also claims its pixels."""
         if len(pixels) >= 3:
             self.fill_points(fixed_point(pixels), as_bytes(colour), owner)
@@ -75,7 +75,7 @@ class Canvas:
         if owner is not None:
             cv2.fillConvexPoly(self.mask, points, owner, cv2.LINE_8, _SHIFT)
 
-    def strip(self, upper: F64, lower: F64, colour: Colour | F64) -> None:
+    def strip(self, upper: F64, lower: F64, colour: Colour | AnyFloat) -> None:
         """Fill the band between two rows of camera points, [n, 3] each (a rail along a bend)."""
         before = (upper[:, 2] >= NEAR_M) & (lower[:, 2] >= NEAR_M)
         if before.sum() < 2:
@@ -85,13 +85,17 @@ class Canvas:
         cv2.fillPoly(self.image, [points], as_bytes(colour), cv2.LINE_AA, _SHIFT)
         cv2.fillPoly(self.mask, [points], 0, cv2.LINE_8, _SHIFT)
 
-    def line(self, points: F64, colour: Colour | F64, thickness: int = 1) -> None:
+    def line(self, points: F64, colour: Colour | AnyFloat, thickness: int = 1) -> None:
         """Draw a line through camera points, [n, 3]."""
         pixels = self.to_pixels(points[points[:, 2] >= NEAR_M])
         if len(pixels) > 1:
-            cv2.polylines(self.image, [fixed_point(pixels)], False, as_bytes(colour), thickness, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(
+                self.image, [fixed_point(pixels)], False, as_bytes(colour), thickness, cv2.LINE_AA, _SHIFT
+            )
 
-    def post(self, x: float, z: float, bottom: float, top: float, width: float, colour: Colour | F64) -> None:
+    def post(
+        self, x: float, z: float, bottom: float, top: float, width: float, colour: Colour | AnyFloat
+    ) -> None:
         """An upright post at a road place."""
         depth = self.depth_of(x, z)
         if depth < NEAR_M:
@@ -100,7 +104,11 @@ class Canvas:
         u, v0 = self.pixel_of(x, bottom, z)
         if -half < u < WIDTH_PX + half:
             v1 = self.pixel_of(x, top, z)[1]
-            self.fill(np.array([[u - half, v0], [u + half, v0], [u + half * 0.8, v1], [u - half * 0.8, v1]]), colour, 0)
+            self.fill(
+                np.array([[u - half, v0], [u + half, v0], [u + half * 0.8, v1], [u - half * 0.8, v1]]),
+                colour,
+                0,
+            )
 
     def rods(self, starts: F64, ends: F64, start_px: F64, end_px: F64) -> F64:
         """Outlines of ``n`` tapered rods with round ends: [n, 14, 2] from [n, 2] pixels and [n] radii in pixels."""
@@ -108,11 +116,17 @@ class Canvas:
         towards = np.arctan2(way[:, 1], way[:, 0])[:, None]
         around_end = towards + _ANGLES
         around_start = around_end + np.pi
-        at_end = ends[:, None] + end_px[:, None, None] * np.stack([np.cos(around_end), np.sin(around_end)], -1)
-        at_start = starts[:, None] + start_px[:, None, None] * np.stack([np.cos(around_start), np.sin(around_start)], -1)
+        at_end = ends[:, None] + end_px[:, None, None] * np.stack(
+            [np.cos(around_end), np.sin(around_end)], -1
+        )
+        at_start = starts[:, None] + start_px[:, None, None] * np.stack(
+            [np.cos(around_start), np.sin(around_start)], -1
+        )
         return np.concatenate([at_end, at_start], axis=1)
 
-    def add_light(self, sprite: Image, u: float, v: float, half_w: float, half_h: float, colour: Colour | F64) -> None:
+    def add_light(
+        self, sprite: Image, u: float, v: float, half_w: float, half_h: float, colour: Colour | AnyFloat
+    ) -> None:
         """Add a soft light, given by a one-channel sprite, around a pixel."""
         w, h = max(2, round(2 * half_w)), max(2, round(2 * half_h))
         x0, y0 = round(u - w / 2), round(v - h / 2)
@@ -120,12 +134,23 @@ class Canvas:
         if box is None:
             return
         left, top, right, bottom = box
-        scaled = np.asarray(cv2.resize(sprite, (w, h), interpolation=cv2.INTER_LINEAR))[top - y0 : bottom - y0, left - x0 : right - x0]
-        tinted = cv2.merge([cv2.multiply(scaled, float(c) / 255) for c in colour])
+        whole = np.asarray(cv2.resize(sprite, (w, h), interpolation=cv2.INTER_LINEAR), np.uint8)
+        soft = whole[top - y0 : bottom - y0, left - x0 : right - x0]
+        tinted = cv2.merge([scaled(soft, float(c) / 255) for c in colour])
         region = self.image[top:bottom, left:right]
         cv2.add(region, tinted, dst=region)
 
-    def paste(self, light: Image, cover: Image, u: float, v_bottom: float, w: int, h: int, haze: Colour, share: float) -> None:
+    def paste(
+        self,
+        light: Image,
+        cover: Image,
+        u: float,
+        v_bottom: float,
+        w: int,
+        h: int,
+        haze: Colour,
+        share: float,
+    ) -> None:
         """Draw a sprite that stands on a pixel: ``light`` is premultiplied, ``cover`` is 255 where the back shows."""
         x0, y0 = round(u - w / 2), round(v_bottom - h)
         box = _inside(x0, y0, w, h)
@@ -138,9 +163,9 @@ class Canvas:
         colour = np.asarray(cv2.resize(light, size, interpolation=how))[cut]
         hole = np.asarray(cv2.resize(cover, size, interpolation=how))[cut]
         if share > 0.02:
-            solid = cv2.bitwise_not(hole)
-            veil = cv2.merge([cv2.multiply(solid[..., i], float(haze[i]) / 255 * share) for i in range(3)])
-            colour = cv2.add(cv2.multiply(colour, (1 - share,) * 4), veil)
+            solid = np.asarray(cv2.bitwise_not(hole), np.uint8)
+            veil = cv2.merge([scaled(solid[..., i], float(haze[i]) / 255 * share) for i in range(3)])
+            colour = cv2.add(scaled(np.asarray(colour, np.uint8), 1 - share), veil)
         region = self.image[top:bottom, left:right]
         cv2.add(cv2.multiply(region, hole, scale=1 / 255), colour, dst=region)
         self.mask[top:bottom, left:right][hole[..., 0] < 100] = 0
@@ -151,10 +176,14 @@ def fixed_point(pixels: F64) -> NDArray[np.int32]:
     return np.rint(pixels.clip(-9000, 9000) * (1 << _SHIFT)).astype(np.int32)
 
 
-def as_bytes(colour: Colour | F64) -> tuple[int, int, int]:
+def as_bytes(colour: Colour | AnyFloat) -> tuple[int, int, int]:
     """Round a colour."""
     r, g, b = colour
-    return min(255, max(0, round(float(r)))), min(255, max(0, round(float(g)))), min(255, max(0, round(float(b))))
+    return (
+        min(255, max(0, round(float(r)))),
+        min(255, max(0, round(float(g)))),
+        min(255, max(0, round(float(b)))),
+    )
 
 
 def _inside(x0: int, y0: int, w: int, h: int) -> tuple[int, int, int, int] | None:

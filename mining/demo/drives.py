@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from mining.demo.layout import build
 from mining.demo.render import Renderer
+from mining.demo.scripts import FRAME_RATE_HZ, HEIGHT_PX, WIDTH_PX, Script, plan
 from mining.demo.truth import SCHEMA, truth_path
-from mining.demo.world import FRAME_RATE_HZ, HEIGHT_PX, WIDTH_PX, Box, Script, World, build, plan
+from mining.demo.world import Box, World
 from mining.types import UsageError
 
 # One thread: with more, x264's output depends on their number. No B frames and few key frames, so that a standing
@@ -31,14 +33,14 @@ def make_drives(
     folder: Path,
     seed: int = 7,
     drives: int = 8,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
     seconds: float | None = None,
 ) -> list[Path]:
     """Render and encode a night's drives into ``folder``; returns the videos.
 
     Beside each NAME.mp4 lie NAME.toml (sidecar), NAME.csv (telemetry, one row a frame) and NAME.truth.parquet
     (``mining.demo.truth.SCHEMA``). The same seed gives the same bytes on the same machine. ``progress`` is called with
-    (frames done, frames in all) after each recording; ``seconds`` cuts every drive short.
+    1 after each recording; ``seconds`` cuts every drive short.
     """
     if drives < 1:
         raise UsageError(f"drives is {drives}; a demo needs at least 1")
@@ -47,22 +49,14 @@ def make_drives(
     folder.mkdir(parents=True, exist_ok=True)
     scripts = plan(drives)
     longest_first = sorted(range(drives), key=lambda i: -_cost(scripts[i]))
-    total = sum(_frames(script, seconds) for script in scripts)
-    done = 0
     workers = min(drives, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        jobs = {pool.submit(make_drive, folder, scripts[i], seed, seconds): i for i in longest_first}
+        jobs = [pool.submit(make_drive, folder, scripts[i], seed, seconds) for i in longest_first]
         for job in as_completed(jobs):
             job.result()
-            done += _frames(scripts[jobs[job]], seconds)
             if progress is not None:
-                progress(done, total)
+                progress(1)
     return [folder / f"{script.stem}.mp4" for script in scripts]
-
-
-def _frames(script: Script, seconds: float | None) -> int:
-    whole = round(script.seconds * FRAME_RATE_HZ)
-    return whole if seconds is None else min(whole, round(seconds * FRAME_RATE_HZ))
 
 
 def _cost(script: Script) -> float:

@@ -8,14 +8,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.demo import scenery, shapes
+from mining.demo import scenery, shapes, sprites
 from mining.demo.canvas import Canvas, fixed_point
 from mining.demo.light import BEAM_TINT, LAMP_SPACING_M, LAMP_START_M, LAMP_TINT, Light
-from mining.demo.scenery import ACROSS_PX_PER_M, ALONG_PX_PER_M, TEXTURE_HALF_M, TEXTURE_PERIOD_M, Image
-from mining.demo.standing import FAR_M, GLOW, Painter
-from mining.demo.world import CAMERAS, HEIGHT_PX, VIEW_M, WIDTH_PX, Actor, Box, Fixture, World
+from mining.demo.roadside import FAR_M
+from mining.demo.scenery import (
+    ACROSS_PX_PER_M,
+    ALONG_PX_PER_M,
+    F32,
+    TEXTURE_HALF_M,
+    TEXTURE_PERIOD_M,
+    Image,
+    scaled,
+)
+from mining.demo.scripts import CAMERAS, HEIGHT_PX, WIDTH_PX
+from mining.demo.standing import GLOW, Painter
+from mining.demo.world import VIEW_M, Actor, Box, Fixture, World
 
-F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 
@@ -32,9 +41,9 @@ class Renderer:
         self.panorama = np.concatenate([around, around[:, :WIDTH_PX]], axis=1)
         self.ground = scenery.ground(rng, world.road, self.camera, self.look.wet)
         self.painter = Painter(world, self.light, rng)
-        self.noise = scenery.noise_bank(rng, self.look.noise)
-        self.streaks = scenery.streak_bank(rng) if world.script.weather == "rain" else []
-        self.vignette = scenery.vignette()
+        self.noise = sprites.noise_bank(rng, self.look.noise)
+        self.streaks = sprites.streak_bank(rng) if world.script.weather == "rain" else []
+        self.vignette = sprites.vignette()
         self.fixture_s = np.array([f.s_m for f in world.fixtures])
         self.fixture_x = np.array([f.x_m for f in world.fixtures])
         self.fixture_length = np.array([f.length_m for f in world.fixtures])
@@ -53,7 +62,7 @@ class Renderer:
         boxes = self.painter.draw(canvas, index, shown, self._near_fixtures(index))
         return self._lens(canvas, index), boxes
 
-    def _bend(self, index: int, z: F64 | float) -> F64:
+    def _bend(self, index: int, z: F64 | F32 | float) -> F64:
         """How far the road has bent to the right at a distance ahead."""
         return np.asarray(0.5 * self.world.bend_per_m[index] * np.clip(z, -150, 150) ** 2)
 
@@ -75,16 +84,27 @@ class Renderer:
         z = -sin * across + cos * depth
         road_x = x + np.float32(world.ego_x_m)
         if world.bend_per_m[index] != 0:
-            road_x = road_x - np.float32(0.5 * world.bend_per_m[index]) * np.clip(z, -150, 150) ** 2
+            road_x -= self._bend(index, z).astype(np.float32)
         s = float(world.s_m[index])
-        column = np.clip((road_x + TEXTURE_HALF_M) * ACROSS_PX_PER_M, 1, 2 * TEXTURE_HALF_M * ACROSS_PX_PER_M - 2)
+        column = np.clip(
+            (road_x + TEXTURE_HALF_M) * ACROSS_PX_PER_M, 1, 2 * TEXTURE_HALF_M * ACROSS_PX_PER_M - 2
+        )
         row = (z + np.float32(s % TEXTURE_PERIOD_M)) * np.float32(ALONG_PX_PER_M)
         step = (depth**2 / (camera.focal_px * camera.height_m))[:, 0]
         cuts = [0, int(np.sum(step > 2.2)), int(np.sum(step > 0.35)), len(v)]
         surface = canvas.image[top:]
-        for texture, (a, b) in zip((self.ground.far, self.ground.middle, self.ground.near), pairwise(cuts), strict=True):
+        for texture, (a, b) in zip(
+            (self.ground.far, self.ground.middle, self.ground.near), pairwise(cuts), strict=True
+        ):
             if a < b:
-                cv2.remap(texture, column[a:b], row[a:b], cv2.INTER_LINEAR, dst=surface[a:b], borderMode=cv2.BORDER_WRAP)
+                cv2.remap(
+                    texture,
+                    column[a:b],
+                    row[a:b],
+                    cv2.INTER_LINEAR,
+                    dst=surface[a:b],
+                    borderMode=cv2.BORDER_WRAP,
+                )
         if world.junction_s_m is not None:
             self._junction(canvas, world.junction_s_m - s)
 
@@ -131,7 +151,10 @@ class Renderer:
         asphalt, paint = (93, 93, 95), (214, 214, 208)
 
         def area(x0: float, x1: float, z0: float, z1: float, colour: tuple[int, int, int]) -> None:
-            corners = np.array([[x0 - ego_x, 0, z0], [x1 - ego_x, 0, z0], [x1 - ego_x, 0, z1], [x0 - ego_x, 0, z1]], np.float64)
+            corners = np.array(
+                [[x0 - ego_x, 0, z0], [x1 - ego_x, 0, z0], [x1 - ego_x, 0, z1], [x0 - ego_x, 0, z1]],
+                np.float64,
+            )
             canvas.fill(canvas.polygon(canvas.to_camera(corners)), colour)
 
         if z < -40 or z > FAR_M:
@@ -152,11 +175,28 @@ class Renderer:
                 continue
             half_w, half_l, height = shapes.footprint(actor.kind, actor.variant)
             c, n = np.cos(actor.heading_rad), np.sin(actor.heading_rad)
-            corners = np.array([[-half_w, -half_l], [half_w, -half_l], [half_w, half_l], [-half_w, half_l]]) * 1.02
-            base = np.stack([x + c * corners[:, 0] + n * corners[:, 1], np.zeros(4), z - n * corners[:, 0] + c * corners[:, 1]], -1)
+            corners = (
+                np.array([[-half_w, -half_l], [half_w, -half_l], [half_w, half_l], [-half_w, half_l]]) * 1.02
+            )
+            base = np.stack(
+                [
+                    x + c * corners[:, 0] + n * corners[:, 1],
+                    np.zeros(4),
+                    z - n * corners[:, 0] + c * corners[:, 1],
+                ],
+                -1,
+            )
             if self.look.sun > 0.2:
-                cast = base + height * 0.8 * np.array([-self.light.sun[0], 0.0, -self.light.sun[2]]) / self.light.sun[1]
-                hull = np.asarray(cv2.convexHull(np.concatenate([base, cast])[:, ::2].astype(np.float32)))[:, 0].astype(np.float64)
+                cast = (
+                    base
+                    + height
+                    * 0.8
+                    * np.array([-self.light.sun[0], 0.0, -self.light.sun[2]])
+                    / self.light.sun[1]
+                )
+                hull = np.asarray(cv2.convexHull(np.concatenate([base, cast])[:, ::2].astype(np.float32)))[
+                    :, 0
+                ].astype(np.float64)
                 points = np.stack([hull[:, 0], np.zeros(len(hull)), hull[:, 1]], -1)
                 self._fill_shadow(canvas, layer, points, top, 150)
             self._fill_shadow(canvas, layer, base, top, 96)
@@ -168,16 +208,24 @@ class Renderer:
         if len(pixels) > 2:
             cv2.fillConvexPoly(layer, fixed_point(pixels - [0, top]), value, cv2.LINE_AA, 4)
 
-    def _reflections(self, canvas: Canvas, index: int, shown: list[tuple[Actor, float, float]], top: int) -> None:
+    def _reflections(
+        self, canvas: Canvas, index: int, shown: list[tuple[Actor, float, float]], top: int
+    ) -> None:
         """Lights on the road: long streaks where it is wet, faint spots where it is dry."""
         wet = self.look.wet
         for actor, x, z in shown:
             for place, kind in self.painter.lights(canvas, actor, x, z):
                 u, v = canvas.to_pixels(place * [1.0, -1.0, 1.0])
                 size = 0.35 * canvas.camera.focal_px / place[2]
-                strength = (0.5 if wet else 0.12) * (1.0 if self.look.dark else 0.35) * (1 - self.light.air(place[2]))
+                strength = (
+                    (0.5 if wet else 0.12)
+                    * (1.0 if self.look.dark else 0.35)
+                    * (1 - self.light.air(place[2]))
+                )
                 tall = min(95.0, size * (5.0 if wet else 1.6))
-                canvas.add_light(self.painter.glow, u, v, min(26.0, max(2.0, size)), tall, GLOW[kind] * strength)
+                canvas.add_light(
+                    self.painter.glow, u, v, min(26.0, max(2.0, size)), tall, GLOW[kind] * strength
+                )
         if wet and self.light.lamps:
             for fixture, x, z in self._near_fixtures(index):
                 if fixture.kind == "lamp":
@@ -185,7 +233,14 @@ class Renderer:
                     if head[2] > 6:
                         u, v = canvas.to_pixels(head)
                         size = 0.5 * canvas.camera.focal_px / head[2]
-                        canvas.add_light(self.painter.glow, u, min(v, HEIGHT_PX - 30.0), min(20, size), min(120, 7 * size), (110, 78, 40))
+                        canvas.add_light(
+                            self.painter.glow,
+                            u,
+                            min(v, HEIGHT_PX - 30.0),
+                            min(20, size),
+                            min(120, 7 * size),
+                            (110, 78, 40),
+                        )
 
     def _near_fixtures(self, index: int) -> list[tuple[Fixture, float, float]]:
         """Fixtures within view with their places relative to the ego car."""
@@ -195,7 +250,9 @@ class Renderer:
         yaw = self.camera.yaw_rad
         depth = np.sin(yaw) * across + np.cos(yaw) * ahead
         right = np.cos(yaw) * across - np.sin(yaw) * ahead
-        reach = 12.0 + 0.5 * self.fixture_length + 0.55 * WIDTH_PX / self.camera.focal_px * np.maximum(depth, 0)
+        reach = (
+            12.0 + 0.5 * self.fixture_length + 0.55 * WIDTH_PX / self.camera.focal_px * np.maximum(depth, 0)
+        )
         near = (depth > -22) & (depth < FAR_M + 20) & (np.abs(right) < reach + 0.5 * self.fixture_length)
         return [(self.world.fixtures[i], float(across[i]), float(ahead[i])) for i in np.flatnonzero(near)]
 
@@ -221,9 +278,8 @@ class Renderer:
         if self.streaks:
             dy, dx = rng.integers(0, 128, 2)
             streaks = self.streaks[rng.integers(len(self.streaks))][dy : dy + HEIGHT_PX, dx : dx + WIDTH_PX]
-            image = cv2.add(image, cv2.multiply(streaks, (0.45 if self.look.dark else 0.8,) * 4))
-        image = cv2.GaussianBlur(image, (3, 3), 0.55)
-        image = cv2.multiply(image, self.vignette, scale=1 / 255)
+            image = np.asarray(cv2.add(image, scaled(streaks, 0.45 if self.look.dark else 0.8)), np.uint8)
+        soft = cv2.multiply(cv2.GaussianBlur(image, (3, 3), 0.55), self.vignette, scale=1 / 255)
         dy, dx = rng.integers(0, 64, 2)
         noise = self.noise[rng.integers(len(self.noise))][dy : dy + HEIGHT_PX, dx : dx + WIDTH_PX]
-        return np.asarray(cv2.addWeighted(image, 1.0, noise, 1.0, -128.0), np.uint8)
+        return np.asarray(cv2.addWeighted(soft, 1.0, noise, 1.0, -128.0), np.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,13 @@ _PAINTS: tuple[Colour, ...] = (
 _TRUCK_PAINTS: tuple[Colour, ...] = (
     (214, 214, 208), (232, 232, 230), (60, 96, 160), (180, 50, 42), (210, 176, 60), (90, 120, 92), (120, 124, 130),
 )  # fmt: skip
-_BUS_PAINTS: tuple[Colour, ...] = ((208, 60, 44), (228, 226, 214), (52, 110, 90), (230, 178, 40), (70, 110, 170))
+_BUS_PAINTS: tuple[Colour, ...] = (
+    (208, 60, 44),
+    (228, 226, 214),
+    (52, 110, 90),
+    (230, 178, 40),
+    (70, 110, 170),
+)
 _FIXED: dict[int, Colour] = {
     GLASS: (46, 58, 68), BLACK: (24, 25, 27), METAL: (132, 134, 138), HEAD: (236, 236, 226), TAIL: (168, 22, 20),
     PLATE: (222, 222, 206), PALE: (206, 206, 198),
@@ -65,7 +72,9 @@ class _Builder:
         self.layer: list[int] = []
         self.lights: list[tuple[float, float, float, int]] = []
 
-    def face(self, points: list[tuple[float, float, float]], material: int, middle: F64, layer: int = 0) -> None:
+    def face(
+        self, points: list[tuple[float, float, float]], material: int, middle: F64, layer: int = 0
+    ) -> None:
         array = np.asarray(points, np.float64)
         normal = np.cross(array[1] - array[0], array[2] - array[1])
         normal /= np.linalg.norm(normal) + 1e-9
@@ -78,7 +87,9 @@ class _Builder:
         self.materials.append(material)
         self.layer.append(layer)
 
-    def prism(self, profile: list[tuple[float, float]], half_width: Callable[[float], float], material: int) -> F64:
+    def prism(
+        self, profile: list[tuple[float, float]], half_width: Callable[[float], float], material: int
+    ) -> F64:
         """Extrude a convex side view, given as (z, y), to both sides; returns the middle of the piece."""
         side = np.asarray(profile)
         middle = np.array([0.0, side[:, 1].mean(), side[:, 0].mean()])
@@ -89,12 +100,16 @@ class _Builder:
             self.face([(-w0, y0, z0), (w0, y0, z0), (w1, y1, z1), (-w1, y1, z1)], material, middle)
         return middle
 
-    def across(self, x0: float, x1: float, y0: float, y1: float, z: float, material: int, layer: int = 1) -> None:
+    def across(
+        self, x0: float, x1: float, y0: float, y1: float, z: float, material: int, layer: int = 1
+    ) -> None:
         """A rectangle that faces forward (z > 0) or backward."""
         middle = np.array([0.0, (y0 + y1) / 2, 0.0])
         self.face([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], material, middle, layer)
 
-    def sides(self, z0: float, z1: float, y0: float, y1: float, x: float, material: int, layer: int = 1) -> None:
+    def sides(
+        self, z0: float, z1: float, y0: float, y1: float, x: float, material: int, layer: int = 1
+    ) -> None:
         """The same rectangle on the left and the right side."""
         for sign in (-1, 1):
             points = [(sign * x, y0, z0), (sign * x, y0, z1), (sign * x, y1, z1), (sign * x, y1, z0)]
@@ -157,12 +172,18 @@ def _car(rng: np.random.Generator) -> Mesh:
 
     pillar = (z1 + z2) / 2 - 0.1
     for sign in (-1, 1):
-        for a0, a1, c0, c1 in ((z0, z1, pillar - 0.05, pillar - 0.05), (pillar + 0.05, pillar + 0.05, z3, z2)):
+        for a0, a1, c0, c1 in (
+            (z0, z1, pillar - 0.05, pillar - 0.05),
+            (pillar + 0.05, pillar + 0.05, z3, z2),
+        ):
             pane = [(low, slant(low, a0, a1) + 0.1), (low, slant(low, c0, c1) - 0.1),
                     (high, slant(high, c0, c1) - 0.08), (high, slant(high, a0, a1) + 0.08)]  # fmt: skip
             b.face([(sign * (cabin(y) + 0.005), y, z) for y, z in pane], GLASS, middle, 1)
     for at_belt, at_roof in ((z0, z1), (z3, z2)):
-        pane3 = [(s * (cabin(y) - 0.09), y, slant(y, at_belt, at_roof)) for s, y in ((-1, low), (1, low), (1, high), (-1, high))]
+        pane3 = [
+            (s * (cabin(y) - 0.09), y, slant(y, at_belt, at_roof))
+            for s, y in ((-1, low), (1, low), (1, high), (-1, high))
+        ]
         b.face(pane3, GLASS, middle, 1)
     b.sides(-end + 0.35, end - 0.35, 0.34, 0.5, w + 0.003, DARK)
     b.wheels((-0.3 * length, 0.3 * length), 0.33, w + 0.01)
@@ -184,9 +205,14 @@ def _truck(rng: np.random.Generator) -> Mesh:
     box = [(-end, 1.0), (-end, height), (end - cab - 0.25, height), (end - cab - 0.25, 1.0)]
     b.prism(box, lambda _: w, PALE if rng.random() < 0.5 else BODY)
     middle = b.prism(
-        [(end - cab, 0.45), (end - cab, roof), (end - 0.35, roof), (end, 1.7), (end, 0.45)], lambda _: w * 0.97, BODY
+        [(end - cab, 0.45), (end - cab, roof), (end - 0.35, roof), (end, 1.7), (end, 0.45)],
+        lambda _: w * 0.97,
+        BODY,
     )
-    windscreen = [(s * 0.86 * w, y, end - 0.35 * (y - 1.7) / (roof - 1.7)) for s, y in ((-1, 1.75), (1, 1.75), (1, roof - 0.2), (-1, roof - 0.2))]
+    windscreen = [
+        (s * 0.86 * w, y, end - 0.35 * (y - 1.7) / (roof - 1.7))
+        for s, y in ((-1, 1.75), (1, 1.75), (1, roof - 0.2), (-1, roof - 0.2))
+    ]
     b.face(windscreen, GLASS, middle, 1)
     b.sides(end - cab + 0.45, end - 0.5, 1.75, roof - 0.25, 0.98 * w, GLASS)
     b.across(-0.7 * w, 0.7 * w, 0.8, 1.35, end + 0.01, BLACK)
@@ -299,9 +325,15 @@ def _cyclist(rng: np.random.Generator, walked_m: float) -> list[Limb]:
     angle = np.linspace(0, 2 * np.pi, 11)
     for hub in (-0.52, 0.52):
         rim = [(0.0, 0.34 + 0.32 * float(np.sin(a)), hub + 0.32 * float(np.cos(a))) for a in angle]
-        parts += [Limb(p, q, 0.028, 0.028, tyre) for p, q in zip(rim[:-1], rim[1:], strict=True)]
+        parts += [Limb(p, q, 0.028, 0.028, tyre) for p, q in pairwise(rim)]
     seat, crank, head = (0.0, 0.95, -0.22), (0.0, 0.34, -0.02), (0.0, 0.9, 0.36)
-    for p, q in ((seat, crank), (crank, head), (seat, head), (crank, (0, 0.34, -0.52)), (head, (0, 0.34, 0.52))):
+    for p, q in (
+        (seat, crank),
+        (crank, head),
+        (seat, head),
+        (crank, (0, 0.34, -0.52)),
+        (head, (0, 0.34, 0.52)),
+    ):
         parts.append(Limb(p, q, 0.024, 0.024, frame))
     parts.append(Limb((-0.26, 1.02, 0.38), (0.26, 1.02, 0.38), 0.02, 0.02, tyre))
     turn = walked_m * 1.6
@@ -309,7 +341,10 @@ def _cyclist(rng: np.random.Generator, walked_m: float) -> list[Limb]:
         a = turn + (np.pi if side > 0 else 0.0)
         foot = (0.11 * side, 0.34 + 0.17 * float(np.cos(a)), -0.02 + 0.17 * float(np.sin(a)))
         knee = (0.11 * side, 0.5 * (foot[1] + 0.98) + 0.04, 0.5 * (foot[2] - 0.2) + 0.2)
-        parts += [Limb((0.1 * side, 0.98, -0.2), knee, 0.095, 0.07, trousers), Limb(knee, foot, 0.07, 0.05, trousers)]
+        parts += [
+            Limb((0.1 * side, 0.98, -0.2), knee, 0.095, 0.07, trousers),
+            Limb(knee, foot, 0.07, 0.05, trousers),
+        ]
         parts.append(Limb((0.2 * side, 1.42, 0.1), (0.24 * side, 1.05, 0.38), 0.06, 0.045, top))
     parts.append(Limb((0, 1.0, -0.2), (0, 1.42, 0.1), 0.17, 0.18, top))
     parts.append(Limb((0, 1.58, 0.2), (0, 1.66, 0.21), 0.1, 0.1, skin))

@@ -24,10 +24,10 @@ SCHEMA = pa.schema([
     pa.field("event_id", pa.string()),
 ])  # fmt: skip
 """One row is one labelled object in one frame; boxes are clipped to the image. ``event`` names a rare event
-(``mining.demo.world.EVENTS``) and is NULL for everyday objects; ``event_id`` is the same for all frames of one event."""
+(``mining.demo.scripts.EVENTS``) and is NULL for everyday objects; ``event_id`` is the same for all frames of one event."""
 
 RARE_VISIBLE = 0.3
-RARE_HEIGHT_PX = 10.0
+RARE_HEIGHT_PX = 14.0
 """A frame holds a rare event where at least so much of its object can be seen, at this height or more."""
 
 
@@ -41,30 +41,25 @@ def rare_events(folder: Path) -> dict[tuple[str, int], str]:
     return {frame: event for frame, (event, _) in _rare_frames(folder).items()}
 
 
-def events(folder: Path) -> dict[str, int]:
-    """Every planted rare event and the number of frames that hold it: event_id -> frames."""
-    counts: dict[str, int] = {}
-    for _, event_id in _rare_frames(folder).values():
-        counts[event_id] = counts.get(event_id, 0) + 1
-    return counts
+def caught(folder: Path, chosen: Iterable[tuple[str, int]]) -> dict[str, list[tuple[str, int]]]:
+    """Which planted events the chosen frames hold: event_id -> those frames; an event that was missed is left out.
 
-
-def caught(folder: Path, chosen: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Which planted events the chosen frames hold: event_id -> chosen frames; an event that was missed is left out."""
+    An event_id reads ``drive_id/event-number``. With all frames chosen, this lists every planted event.
+    """
     rare = _rare_frames(folder)
-    counts: dict[str, int] = {}
-    for frame in set(chosen):
-        if frame in rare:
-            event_id = rare[frame][1]
-            counts[event_id] = counts.get(event_id, 0) + 1
-    return counts
+    held: dict[str, list[tuple[str, int]]] = {}
+    for frame in sorted(set(chosen) & rare.keys()):
+        held.setdefault(rare[frame][1], []).append(frame)
+    return held
 
 
 def _rare_frames(folder: Path) -> dict[tuple[str, int], tuple[str, str]]:
     """(stem, frame_index) -> (event, event_id)."""
     paths = sorted(folder.glob("*.truth.parquet"))
     if not paths:
-        raise UsageError(f"no *.truth.parquet in {folder}: make the drives with mining.demo.make_drives first")
+        raise UsageError(
+            f"no *.truth.parquet in {folder}: make the drives with mining.demo.make_drives first"
+        )
     found: dict[tuple[str, int], tuple[str, str]] = {}
     for path in paths:
         table = pq.read_table(path, schema=SCHEMA)
@@ -72,6 +67,8 @@ def _rare_frames(folder: Path) -> dict[tuple[str, int], tuple[str, str]]:
         seen = pc.greater_equal(table["visible_fraction"], RARE_VISIBLE)
         rows = table.filter(pc.and_(pc.is_valid(table["event"]), pc.and_(tall, seen)))
         stem = path.name.removesuffix(".truth.parquet")
-        for index, event, event_id in zip(*(rows[c].to_pylist() for c in ("frame_index", "event", "event_id")), strict=True):
+        for index, event, event_id in zip(
+            *(rows[c].to_pylist() for c in ("frame_index", "event", "event_id")), strict=True
+        ):
             found[stem, index] = (event, event_id)
     return found

@@ -11,6 +11,7 @@ import av.error
 import av.logging
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from mining.footage.source import FootageError
@@ -35,6 +36,9 @@ class Opened:
 
     container: InputContainer
     stream: VideoStream
+    has_display_times: bool
+    """False where packets do not say when their picture is shown: raw streams carry no time, and AVI knows only the
+    order of decoding. Frames are then counted as they come out of the decoder."""
 
     def packets(self) -> Iterator[Packet]:
         """Packets of the stream from the current position; the last one is empty and flushes the decoder."""
@@ -86,4 +90,10 @@ def open_video(path: str, threads: int = 0) -> Iterator[Opened]:
         for other in container.streams:
             if other is not stream and hasattr(other, "discard"):
                 other.discard = av.stream.Discard.all
-        yield Opened(container, stream)
+        yield Opened(container, stream, _has_display_times(container.format.name, codec))
+
+
+def _has_display_times(container_format: str, codec: VideoCodecContext) -> bool:
+    if codec.name not in {"h264", "hevc"}:
+        return True
+    return container_format not in {"h264", "hevc"} and (container_format != "avi" or not codec.reorder_depth)

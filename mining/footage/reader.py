@@ -30,8 +30,8 @@ from mining.types import Frame, FrameTimes
 
 _WORTHWHILE_JUMP_NS = NS_PER_S // 2
 """Decoding less than this is cheaper than a jump."""
-_UNINDEXED_JUMP_NS = 10 * NS_PER_S
-"""The same where the container has no index of key frames (transport streams)."""
+_BLIND_JUMP_NS = 10 * NS_PER_S
+"""The same where no index says where key frames are (transport streams; Matroska before the first jump)."""
 _STEPS_BACK_NS = (0, 3 * NS_PER_S, 15 * NS_PER_S, 60 * NS_PER_S)
 """How far before the frame to aim, one try after the other, before decoding from the start."""
 _KEYS_REMEMBERED = 64
@@ -90,6 +90,7 @@ class _Run:
         self._wanted[list(indices)] = True
         self._convert = _Converter()
         self._reorder_depth = 0
+        self._blind_jumps_pay = True
         self._start_over()
 
     def frame(self, index: int, size_px: tuple[int, int] | None) -> Frame:
@@ -134,22 +135,26 @@ class _Run:
     def _should_jump(self, index: int) -> bool:
         """Whether a key frame lies so far ahead that jumping there saves work."""
         stream = self._opened.stream
-        if stream.time_base is None or stream.start_time is None:  # raw streams: no times, no jumps
+        if stream.time_base is None or not self._opened.has_display_times:
             return False
-        target_ns = int(self._times.pts_ns[index])
-        here_ns = int(self._times.pts_ns[0]) if self._reached_ns is None else self._reached_ns
+        target_ns, here_ns = int(self._times.pts_ns[index]), self._here_ns()
         entries = stream.index_entries
-        if not len(entries):
-            return target_ns - here_ns >= _UNINDEXED_JUMP_NS
         key = entries.search_timestamp(ns_to_ticks(target_ns, stream.time_base), backward=True)
-        return (
+        if (
             key >= 0
             and ticks_to_ns(entries[key].timestamp, stream.time_base) - here_ns >= _WORTHWHILE_JUMP_NS
-        )
+        ):
+            return True
+        reaches_target = len(entries) and ticks_to_ns(entries[-1].timestamp, stream.time_base) >= target_ns
+        return not reaches_target and self._blind_jumps_pay and target_ns - here_ns >= _BLIND_JUMP_NS
+
+    def _here_ns(self) -> int:
+        """Time up to which packets have been decoded."""
+        return int(self._times.pts_ns[0]) if self._reached_ns is None else self._reached_ns
 
     def _jump(self, index: int) -> None:
         """Go to a key frame from which frame ``index`` can be decoded."""
-        stream, pts_ns = self._opened.stream, self._times.pts_ns
+        stream, pts_ns, here_ns = self._opened.stream, self._times.pts_ns, self._here_ns()
         assert stream.time_base is not None
         # Frames of equal time are told apart by counting from the first of them.
         first_index = int(np.searchsorted(pts_ns, pts_ns[index]))
@@ -167,7 +172,9 @@ class _Run:
             first = next(self._pictures, None)
             if first is not None and first.is_key and first.index <= first_index:
                 self._waiting.append(first)
+                self._blind_jumps_pay &= first.pts_ns > here_ns
                 return
+        self._blind_jumps_pay = False
         self._start_over()
 
     # Decoding, and which picture is which frame.
@@ -217,7 +224,7 @@ class _Run:
         if packet.is_corrupt:
             self._note_damage(ordinal)
         ticks = packet.pts if packet.pts is not None else packet.dts
-        if ticks is None or self._opened.stream.time_base is None:
+        if ticks is None or self._opened.stream.time_base is None or not self._opened.has_display_times:
             return
         pts_ns = ticks_to_ns(ticks, self._opened.stream.time_base)
         self._reached_ns = pts_ns if self._reached_ns is None else max(self._reached_ns, pts_ns)
@@ -229,18 +236,20 @@ class _Run:
     def _identify(self, frame: VideoFrame) -> _Picture | None:
         """Find out which frame a picture is; None for one that is not in the index."""
         last_index, last_ns = self._last
+        tick_s = self._opened.stream.time_base
         if (
-            frame.pts is None or self._opened.stream.time_base is None
-        ):  # a raw stream: the n-th picture is frame n
-            index, pts_ns, ordinal = last_index + 1, 0, self._packets_sent - 1
+            frame.pts is None or tick_s is None or not self._opened.has_display_times
+        ):  # the n-th picture is frame n
+            index, ordinal = last_index + 1, self._packets_sent - 1
+            pts_ns = int(self._times.pts_ns[index]) if index < len(self._times) else 0
         else:
-            pts_ns = ticks_to_ns(frame.pts, self._opened.stream.time_base)
+            pts_ns = ticks_to_ns(frame.pts, tick_s)
             index = last_index + 1 if pts_ns == last_ns else int(np.searchsorted(self._times.pts_ns, pts_ns))
             ordinals = self._ordinals.get(pts_ns)
             ordinal = ordinals.popleft() if ordinals else self._packets_sent - 1
             if not ordinals:
                 self._ordinals.pop(pts_ns, None)
-        if index >= len(self._times) or (frame.pts is not None and self._times.pts_ns[index] != pts_ns):
+        if index >= len(self._times) or self._times.pts_ns[index] != pts_ns:
             return None
         self._last = (index, pts_ns)
         if self._threads != 1 and last_index >= 0 and index != last_index + 1:

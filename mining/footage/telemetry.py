@@ -23,6 +23,9 @@ from mining.footage.source import FootageError
 
 Floats = NDArray[np.float64]
 
+_TIMES = frozenset({"time", "time_s"})
+_LARGEST = 1e300
+"""Above this a number is no measurement, and differences would overflow."""
 _MAX_BYTES = 256_000_000
 _MAX_ROWS = 50_000_000
 _MAX_COLUMNS = 256
@@ -74,11 +77,11 @@ def load_telemetry(path: str, started_at: datetime) -> Telemetry:
         refuse_twin(path)
         columns = _named(_read_table(path))
         seconds = _seconds(columns, started_at)
-        values = {
-            n: _numbers(n, c) for n, c in columns.items() if n not in {"time", "time_s"} and _is_number(c)
-        }
+        values = {n: _numbers(n, c) for n, c in columns.items() if n not in _TIMES and _is_measured(n, c)}
     except FootageError as error:
         raise FootageError(f"telemetry {name}: {error}") from None
+    except UnicodeDecodeError:  # pyarrow decodes names and text only when they are looked at
+        raise FootageError(f"telemetry {name}: not UTF-8 text") from None
     order = np.argsort(seconds, kind="stable")
     order = order[np.isfinite(seconds[order])]
     order = order[np.diff(seconds[order], prepend=-np.inf) > 0]
@@ -180,13 +183,20 @@ def _is_number(column: pa.ChunkedArray) -> bool:
     )
 
 
+def _is_measured(name: str, column: pa.ChunkedArray) -> bool:
+    """Whether a column is telemetry; text is not, but a known column that holds text is a mistake to be told."""
+    if name in _ALIASES.values() and not _is_number(column):
+        raise FootageError(f"{name} must be numbers, is {column.type}")
+    return _is_number(column)
+
+
 def _floats(column: pa.ChunkedArray) -> Floats:
     try:
         values = pc.cast(column, pa.float64(), safe=False).to_numpy()
     except pa.ArrowException as error:
         raise FootageError(f"numbers cannot be read: {_brief(error)}") from None
     values = np.array(values, dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= _LARGEST)] = np.nan  # infinities among them
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from mining.types import FrameTimes
 
 _FIRST_FRAME_PACKETS = 600
 """Packets to feed while waiting for the first picture (edit lists can hide a few hundred)."""
+_LONGEST_S = 366 * 86400
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 """Container times before this are unset clocks (1904, 1970, 1980)."""
 
@@ -31,7 +33,7 @@ def probe_video(path: str) -> Facts:
     with open_video(path, threads=1) as opened:
         stream = opened.stream
         scan = _scan_packets(opened)
-        times, faults = _frame_times(scan, stream)
+        times, faults = _frame_times(scan, opened)
         if not len(times):
             raise FootageError(f"no frame in it: {'; '.join(faults) or 'the video stream is empty'}")
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -64,18 +66,19 @@ class _Scan:
 
     packets: int = 0
     ticks: list[int] = field(default_factory=list)
-    """Presentation times of the frames, in decode order and time-base ticks; empty where the stream carries none."""
+    """Times of the frames, in decode order and time-base ticks; empty where the stream carries none."""
     untimed: int = 0
     """Frames without any time."""
     first_frame: VideoFrame | None = None
     last_packet_cut: bool = False
+    time_jumps_back: bool = False
     faults: list[str] = field(default_factory=list)
 
 
 def _scan_packets(opened: Opened) -> _Scan:
     """Walk over every packet once. What comes before the first key frame can never be decoded and is left out."""
     scan = _Scan()
-    key_seen = False
+    key_seen, latest_key = False, -math.inf
     for packet in _packets_until_broken(opened, scan):
         scan.packets += packet.size > 0
         if scan.first_frame is None and scan.packets <= _FIRST_FRAME_PACKETS:
@@ -84,11 +87,14 @@ def _scan_packets(opened: Opened) -> _Scan:
         if not key_seen or not is_frame(packet):
             continue
         scan.last_packet_cut = packet.is_corrupt
-        ticks = packet.pts if packet.pts is not None else packet.dts
+        ticks = packet.pts if opened.has_display_times and packet.pts is not None else packet.dts
         if ticks is None:
             scan.untimed += 1
-        else:
-            scan.ticks.append(ticks)
+            continue
+        scan.ticks.append(ticks)
+        if packet.is_keyframe:
+            scan.time_jumps_back |= ticks < latest_key
+            latest_key = ticks
     return scan
 
 
@@ -115,18 +121,25 @@ def _try_decode(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     return frames[0] if frames else None
 
 
-def _frame_times(scan: _Scan, stream: VideoStream) -> tuple[FrameTimes, list[str]]:
+def _frame_times(scan: _Scan, opened: Opened) -> tuple[FrameTimes, list[str]]:
+    """Put the frames in order of display, and say what is odd about their times."""
     faults = list(scan.faults)
-    if (
-        scan.untimed and not scan.ticks
-    ):  # raw .h264 and .hevc: no times at all, frames in display order at one rate
-        return even_times(scan.untimed, _raw_rate_hz(stream)), faults
+    tick_s = opened.stream.time_base
+    if tick_s is None or (scan.untimed and not scan.ticks):
+        return even_times(scan.untimed + len(scan.ticks), _raw_rate_hz(opened.stream)), faults
     if scan.untimed:
         faults.append(f"{scan.untimed} frames carry no time and are left out")
-    if stream.time_base is None:
-        raise FootageError("its video stream has no time base")
-    pts_ns = np.array([ticks_to_ns(t, stream.time_base) for t in sorted(scan.ticks)], dtype=np.int64)
-    return FrameTimes(pts_ns), faults
+    if scan.time_jumps_back:
+        faults.append("time jumps back inside it (files joined?): frames there may be lost")
+    ticks = sorted(scan.ticks)
+    if ticks and (ticks[-1] - ticks[0]) * tick_s > _LONGEST_S:
+        raise FootageError(
+            f"its frames spread over {float((ticks[-1] - ticks[0]) * tick_s / 86400):.0f} days: damaged"
+        )
+    try:
+        return FrameTimes(np.array([ticks_to_ns(t, tick_s) for t in ticks], dtype=np.int64)), faults
+    except OverflowError:
+        raise FootageError("its frames lie beyond any calendar: damaged") from None
 
 
 def _raw_rate_hz(stream: VideoStream) -> Fraction:

@@ -64,8 +64,8 @@ def resized(frame: Frame, height: int, width: int) -> Frame:
 def lively_model(architecture: str, class_count: int, images: Sequence[Frame], seed: int = 0) -> nn.Module:
     """Build a model from its yaml (or ``rtdetr-tiny``) with random weights that yet gives varied scores and boxes.
 
-    Batch norms take the statistics of the images, and the last class and box layers are scaled until their outputs
-    spread as those of a trained model do.
+    Batch norms take the statistics of the images (of one aspect, as those that the model will see), and the last class
+    and box layers are scaled until their outputs spread as those of a trained model do.
     """
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
@@ -75,7 +75,7 @@ def lively_model(architecture: str, class_count: int, images: Sequence[Frame], s
     config = copy.deepcopy(TINY_RTDETR) if architecture == "rtdetr-tiny" else architecture
     model = kind(config, nc=class_count, verbose=False)
     model.names = {i: f"class{i}" for i in range(class_count)}
-    inputs = [Batch([image]).letterboxed((320, 320), None, torch.device("cpu")).images for image in images]
+    inputs = [Batch([image]).letterboxed((320, 320), 32, torch.device("cpu")).images for image in images]
     tensor = torch.cat(inputs).float() / 255
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -91,6 +91,9 @@ def lively_model(architecture: str, class_count: int, images: Sequence[Frame], s
         for layers, is_class, low, high in _last_layers(model):
             for layer in layers:
                 _spread_outputs(model, tensor, layer, 0.97 if is_class else 0.03, low, high)
+                bins = getattr(model.model[-1], "reg_max", 1)
+                if not is_class and bins > 1:  # near edges are likelier than far ones: boxes that fit into the frame
+                    layer.bias.sub_(torch.arange(bins).repeat(4))
     return model
 
 

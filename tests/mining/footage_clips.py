@@ -60,7 +60,9 @@ def decoded(path: Path) -> list[tuple[int | None, NDArray[np.uint8]]]:
         return [(f.pts, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
-def remux(source: Path, target: Path, container_options: dict[str, str] | None = None, limit: int = 10**9) -> Path:
+def remux(
+    source: Path, target: Path, container_options: dict[str, str] | None = None, limit: int = 10**9
+) -> Path:
     """Copy the first packets of a clip into another container."""
     with av.open(str(source)) as reader, av.open(target, "w", options=container_options or {}) as writer:
         stream = reader.streams.video[0]

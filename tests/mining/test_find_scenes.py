@@ -1,0 +1,90 @@
+"""Scenes are runs of hard frames: checked against a plain walk over the frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mining import find_scenes
+from mining.config import Config
+from mining.detect_objects import Committee
+from mining.store import Store
+from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
+
+
+@pytest.fixture(autouse=True)
+def committee(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Committee(COMMITTEE, ("a", "b"), ("car",), (0.25, 0.25))
+    monkeypatch.setattr(find_scenes, "committee_of", lambda _config: known)
+
+
+def config(**scenes: Any) -> Config:
+    return Config.model_validate({"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "scenes": scenes})
+
+
+def scenes(store: Store) -> list[dict[str, Any]]:
+    with store.connect() as con:
+        return con.sql("SELECT * FROM scenes ORDER BY drive_id, start_ns").to_arrow_table().to_pylist()
+
+
+def walk(hardness: list[float], least: float, gap_s: float, frames: int) -> list[tuple[int, int, int]]:
+    """(first, last, how many hard) of each run in one drive of a frame a second."""
+    runs: list[list[int]] = []
+    for second, value in enumerate(hardness):
+        if np.float32(value) >= np.float32(least):
+            if runs and second - runs[-1][-1] <= gap_s:
+                runs[-1].append(second)
+            else:
+                runs.append([second])
+    return [(run[0], run[-1], len(run)) for run in runs if len(run) >= frames]
+
+
+@pytest.mark.parametrize("settings", [(0.5, 1.0, 1), (0.7, 2.0, 2), (0.6, 3.5, 4)])
+def test_runs_equal_a_plain_walk(tmp_path: Path, settings: tuple[float, float, int]) -> None:
+    least, gap_s, frames = settings
+    rng = np.random.default_rng(5)
+    drives = {f"r{i}": rng.random(90).round(3).tolist() for i in range(3)}
+    store = store_of(tmp_path, *(Drive(name, values, drive_id=name) for name, values in drives.items()))
+    find_scenes.run(store, config(min_hardness=least, max_gap_s=gap_s, min_frames=frames), list(drives))
+    found = scenes(store)
+    for name, values in drives.items():
+        mine = [row for row in found if row["drive_id"] == name]
+        start = min(row["start_ns"] for row in found) if found else 0
+        day_ns = start - start % (86_400 * 10**9)
+        got = [((r["start_ns"] - day_ns) // 10**9, (r["end_ns"] - day_ns) // 10**9, r["frames"]) for r in mine]
+        assert got == walk(values, least, gap_s, frames)
+        for row in mine:
+            seconds = range((row["start_ns"] - day_ns) // 10**9, (row["end_ns"] - day_ns) // 10**9 + 1)
+            assert row["peak_hardness"] == pytest.approx(max(values[s] for s in seconds))
+            assert values[int(row["peak_frame_id"][-7:])] == pytest.approx(row["peak_hardness"])
+
+
+def test_cameras_do_not_mix_and_recordings_of_one_drive_do(tmp_path: Path) -> None:
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.9] * 5, drive_id="d"),
+        Drive("r1", [0.9] * 5, drive_id="d", camera="rear"),
+        Drive("r2", [0.9] * 5, drive_id="d", start_s=6),
+    )
+    find_scenes.run(store, config(max_gap_s=2.0), ["r0", "r1", "r2"])
+    assert sorted((row["camera"], row["frames"]) for row in scenes(store)) == [("front", 10), ("rear", 5)]
+
+
+def test_nothing_changed_means_nothing_to_do_and_new_scores_replace_the_scenes(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.9] * 5))
+    assert find_scenes.run(store, config(), ["r0"]).done == 1
+    assert find_scenes.run(store, config(), ["r0"]).unchanged == 1
+    commit(store, Drive("r1", [0.95] * 5))
+    assert find_scenes.run(store, config(), ["r0", "r1"]).done == 1
+    assert len(scenes(store)) == 2
+    assert len({row["scene_id"] for row in scenes(store)}) == 2
+
+
+def test_a_night_without_hard_frames_has_no_scenes(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.1] * 5))
+    report = find_scenes.run(store, config(), ["r0"])
+    assert (report.done, report.counts) == (1, {"scenes": 0})
+    assert scenes(store) == []

@@ -1,0 +1,258 @@
+"""The night, end to end, on real clips and real detectors."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from mining import config, pipeline
+from mining.pipeline import NightReport
+from mining.store import Store
+
+CLIPS = ("hifza_dashcam.mp4", "udacity_vd_test_video.mp4")
+CONFIG = """
+store = "store"
+[footage]
+paths = ["drives"]
+sample_hz = 4.0
+[[detector]]
+weights = "{weights}/yolo11n_weather.pt"
+[[detector]]
+weights = "{weights}/nanodet_m.onnx"
+head = "nanodet"
+image_size_px = 416
+[select]
+budget = 6
+min_gap_s = 0.5
+random_share = 0.34
+[export]
+image_format = "png"
+"""
+
+
+def write_config(folder: Path, shared_data: Path, text: str = CONFIG) -> Path:
+    path = folder / "night.toml"
+    path.write_text(text.format(weights=shared_data / "weights"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def night(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NightReport]:
+    """A night over two good clips and every kind of broken footage, run once."""
+    folder = tmp_path_factory.mktemp("night")
+    drives = folder / "drives"
+    drives.mkdir()
+    for clip in CLIPS:
+        shutil.copy(shared_data / "video" / clip, drives)
+    shutil.copy(shared_data / "video" / CLIPS[0], drives / "twice.mp4")
+    (drives / "hifza_dashcam.toml").write_text(
+        'drive_id = "crash"\nvehicle_id = "bus-1"\ncamera = "front"\nstarted_at = 2026-03-14T20:00:00Z\n[tags]\ncity = "X"\n'
+    )
+    (drives / "hifza_dashcam.csv").write_text("time_s,speed_mps,latitude_deg,longitude_deg,brake\n0,10,59.9,10.7,0\n4,2,59.8,10.7,1\n")
+    (drives / "text.mp4").write_text("this is not a video")
+    (drives / "zero.mp4").touch()
+    good = (shared_data / "video" / "udacity_solidWhiteRight.mp4").read_bytes()
+    (drives / "cut.mp4").write_bytes(good[: len(good) // 2])
+    images = drives / "images"
+    images.mkdir()
+    cv2.imwrite(str(images / "1.png"), np.full((90, 160, 3), 90, np.uint8))
+    (images / "2.png").write_bytes(b"\x89PNG broken")
+    cv2.imwrite(str(images / "3.png"), np.full((90, 160, 3), 120, np.uint8))
+    return folder, pipeline.run_night(config.load(write_config(folder, shared_data)))
+
+
+def rows(folder: Path, text: str, **parameters: Any) -> list[dict[str, Any]]:
+    with Store(folder / "store").connect() as con:
+        return con.sql(text, params=parameters).to_arrow_table().to_pylist()
+
+
+def test_broken_footage_has_a_row_with_a_reason_and_the_night_goes_on(night: tuple[Path, NightReport]) -> None:
+    folder, report = night
+    state = {Path(r["uri"]).name: r for r in rows(folder, "SELECT uri, status, error, frame_count FROM recordings")}
+    assert state["text.mp4"]["status"] == state["zero.mp4"]["status"] == "unreadable"
+    assert state["cut.mp4"]["status"] in {"partial", "unreadable"}
+    assert all(state[name]["error"] for name in ("text.mp4", "zero.mp4", "cut.mp4"))
+    assert "hifza_dashcam.mp4" in state
+    assert "twice.mp4" not in state  # one content, one recording: the first by path
+    failed = rows(folder, "SELECT frame_index, status, error, hardness FROM mined WHERE status <> 'ok' AND kind = 'images'")
+    assert [(f["frame_index"], f["status"], f["hardness"]) for f in failed] == [(1, "failed", None)]
+    assert "2.png" in failed[0]["error"]
+    assert report.batch_id is not None
+    assert any("same content" in problem for problem in report.problems)
+
+
+def test_every_sampled_frame_has_observation_and_score(night: tuple[Path, NightReport]) -> None:
+    folder, _ = night
+    counts = rows(
+        folder,
+        "SELECT (SELECT count(*) FROM frames) AS frames, (SELECT count(*) FROM observations) AS observed, "
+        "(SELECT count(*) FROM scores) AS scored, (SELECT count(DISTINCT frame_id) FROM observations) AS distinct_frames",
+    )[0]
+    assert counts["frames"] == counts["observed"] == counts["scored"] == counts["distinct_frames"] > 15
+    empty = rows(
+        folder,
+        "SELECT s.box_count, s.presence_sum FROM scores AS s JOIN observations AS o USING (frame_id) "
+        "WHERE o.status = 'ok' AND o.box_count['yolo11n_weather'] = 0",
+    )
+    assert all(row["box_count"] == 0 and row["presence_sum"] is not None for row in empty)  # seen nothing, not NULL
+
+
+def test_sidecar_and_telemetry_reach_the_frames(night: tuple[Path, NightReport]) -> None:
+    folder, _ = night
+    found = rows(
+        folder,
+        "SELECT speed_mps, telemetry['brake'] AS brake, captured_at, tags['city'] AS city, pts_ns FROM mined "
+        "WHERE drive_id = 'crash' ORDER BY pts_ns",
+    )
+    seconds = found[4]["pts_ns"] / 1e9
+    assert found[4]["speed_mps"] == pytest.approx(10 - 2 * seconds)
+    assert found[4]["brake"] == pytest.approx(seconds / 4)
+    assert found[0]["city"] == "X"
+    assert found[0]["captured_at"].isoformat() == "2026-03-14T20:00:00+00:00"
+
+
+def test_detections_are_consistent(night: tuple[Path, NightReport]) -> None:
+    folder, _ = night
+    found = rows(folder, "SELECT d.*, r.width_px, r.height_px FROM detections AS d JOIN frames USING (frame_id) JOIN recordings AS r USING (recording_id)")
+    assert {row["detector"] for row in found} == {"yolo11n_weather", "nanodet_m"}
+    for row in found:
+        assert 0 <= row["x1_px"] <= row["x2_px"] <= row["width_px"]
+        assert 0 <= row["y1_px"] <= row["y2_px"] <= row["height_px"]
+        assert row["confidence"] == pytest.approx(max(s for s in row["class_scores"] if s is not None))
+        assert len(row["box_std_px"]) == 4
+    # The weather detector never learned trains: NULL, not 0.
+    weather = next(row for row in found if row["detector"] == "yolo11n_weather")
+    assert None in weather["class_scores"]
+    twice = rows(folder, "SELECT frame_id FROM detections GROUP BY frame_id, detector, match_id HAVING count(*) > 1")
+    assert not twice  # one box a member and object
+
+
+def test_exported_pixels_are_the_footage(night: tuple[Path, NightReport]) -> None:
+    folder, report = night
+    found = rows(
+        folder,
+        "SELECT e.image_uri, e.sha256, f.frame_index, r.uri, r.kind, f.frame_id FROM exports AS e "
+        "JOIN frames AS f USING (frame_id) JOIN recordings AS r USING (recording_id) WHERE e.vendor = 'coco'",
+    )
+    assert len(found) == 6
+    for row in found:
+        path = Path(row["image_uri"])
+        assert row["frame_id"] in path.name
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+        if row["kind"] == "video":
+            with av.open(row["uri"]) as container:
+                wanted = next(f for i, f in enumerate(container.decode(video=0)) if i == row["frame_index"])
+            exported = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            assert np.array_equal(exported, wanted.to_ndarray(format="rgb24"))
+    assert report.batch_folder is not None
+    assert not list(Path(report.batch_folder).parent.glob(".*"))
+
+
+def test_manifests_agree_with_each_other_and_with_pycocotools(night: tuple[Path, NightReport]) -> None:
+    folder, report = night
+    batch = Path(report.batch_folder or "")
+    lines = [json.loads(line) for line in (batch / "frames.jsonl").read_text().splitlines()]
+    with (batch / "frames.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    coco = COCO(str(batch / "coco.json"))
+    images = coco.loadImgs(coco.getImgIds())
+    names = [line["image"] for line in lines]
+    assert names == [cell["image"] for cell in cells] == [image["file_name"] for image in images]
+    assert all((batch / name).exists() for name in names)
+    assert sum(line["arm"] == "random" for line in lines) == 2
+    for line, image in zip(lines, images, strict=True):
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        assert len(annotations) == len(line["preannotations"])
+        for annotation, box in zip(annotations, line["preannotations"], strict=True):
+            x, y, width, height = annotation["bbox"]
+            assert [x, y, x + width, y + height] == pytest.approx([box[f"{e}_px"] for e in ("x1", "y1", "x2", "y2")])
+            assert coco.cats[annotation["category_id"]]["name"] == box["class_name"]
+            assert 0.5 <= annotation["score"] <= 1
+        picture = cv2.imread(str(batch / image["file_name"]))
+        assert picture.shape[:2] == (image["height"], image["width"])
+
+
+def test_a_second_run_has_nothing_to_do_and_does_not_import_torch(
+    night: tuple[Path, NightReport], shared_data: Path
+) -> None:
+    folder, first = night
+    code = (
+        "import sys, json\nfrom mining import config, pipeline\n"
+        f"n = pipeline.run_night(config.load({str(folder / 'night.toml')!r}))\n"
+        "print(json.dumps([n.nothing_to_do, n.batch_id, [m for m in ('torch', 'ultralytics', 'onnxruntime') if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, first.batch_id, []]
+
+
+def test_moved_footage_is_not_mined_again(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "drives").mkdir()
+    clip = tmp_path / "drives" / "a.mp4"
+    shutil.copy(shared_data / "video" / CLIPS[1], clip)
+    path = write_config(tmp_path, shared_data)
+    pipeline.run_night(config.load(path))
+    before = rows(tmp_path, "SELECT * FROM scores ORDER BY frame_id")
+    (tmp_path / "drives" / "deep").mkdir()
+    clip.rename(tmp_path / "drives" / "deep" / "b.mp4")
+    report = pipeline.run_night(config.load(path))
+    done = {stage.stage: stage.done for stage in report.stages}
+    assert (done["index"], done["detect"], done["score"]) == (1, 0, 0)
+    assert rows(tmp_path, "SELECT * FROM scores ORDER BY frame_id") == before
+    assert [r["uri"] for r in rows(tmp_path, "SELECT uri FROM recordings")] == [str(tmp_path / "drives/deep/b.mp4")]
+
+
+def test_a_member_that_fails_does_not_cost_the_others_boxes(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mining import detect_objects
+
+    (tmp_path / "drives").mkdir()
+    shutil.copy(shared_data / "video" / CLIPS[1], tmp_path / "drives")
+    real = detect_objects.load_members
+
+    def failing(conf: Any) -> Any:
+        members = real(conf)
+
+        def broken(_batch: Any) -> Any:
+            raise RuntimeError("out of luck\nsecond line")
+
+        members[1].predict = broken
+        return members
+
+    monkeypatch.setattr(detect_objects, "load_members", failing)
+    report = pipeline.run_night(config.load(write_config(tmp_path, shared_data)))
+    observed = rows(tmp_path, "SELECT status, error, box_count FROM observations")
+    assert {row["status"] for row in observed} == {"partial"}
+    assert all("nanodet_m: RuntimeError: out of luck" == row["error"] for row in observed)
+    assert {r["detector"] for r in rows(tmp_path, "SELECT DISTINCT detector FROM detections")} == {"yolo11n_weather"}
+    scored = rows(tmp_path, "SELECT presence_sum, expected_missed, hardness FROM scores")
+    assert all(row["presence_sum"] is None and row["expected_missed"] is not None for row in scored)
+    assert report.batch_id is not None
+    assert report.problems
+
+
+def test_shards_give_the_same_rows_as_one_piece(shared_data: Path, tmp_path: Path) -> None:
+    """Cut anywhere, committed piece by piece: the same detections."""
+    results = []
+    for minutes in (5.0, 0.01):
+        folder = tmp_path / str(minutes)
+        (folder / "drives").mkdir(parents=True)
+        shutil.copy(shared_data / "video" / CLIPS[0], folder / "drives")
+        loaded = config.load(write_config(folder, shared_data), (f"detect.shard_minutes={minutes}", "detect.batch_size=3"))
+        pipeline.run_night(loaded)
+        results.append(rows(folder, "SELECT * EXCLUDE (confidence, class_scores, x1_px, y1_px, x2_px, y2_px, box_std_px), round(confidence, 3) AS c, round(x1_px) AS x FROM detections ORDER BY ALL"))
+    assert len(results[0]) > 20
+    assert results[0] == results[1]
+    assert len(Store(tmp_path / "0.01" / "store").markers("detect")) > 3

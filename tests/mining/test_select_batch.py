@@ -1,0 +1,178 @@
+"""A batch keeps its promises: budget, gap in time, no repeated picture, no frame twice, an honest random arm."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mining import select_batch
+from mining.config import Config
+from mining.detect_objects import Committee
+from mining.store import Store
+from mining.types import UsageError
+from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture(autouse=True)
+def committee(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Committee(COMMITTEE, ("a", "b"), ("car",), (0.25, 0.25))
+    monkeypatch.setattr(select_batch, "committee_of", lambda _config: known)
+
+
+def config(**select: Any) -> Config:
+    return Config.model_validate(
+        {"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "select": {"budget": 10, **select}}
+    )
+
+
+def chosen(store: Store, batch_id: str | None) -> list[dict[str, Any]]:
+    with store.connect() as con:
+        return con.sql(
+            "SELECT s.*, f.drive_id, f.camera, f.captured_at FROM selections AS s JOIN frames AS f USING (frame_id) "
+            "WHERE batch_id = $b ORDER BY arm, rank",
+            params={"b": batch_id},
+        ).to_arrow_table().to_pylist()  # fmt: skip
+
+
+def many(count: int = 4, seconds: int = 120) -> list[Drive]:
+    return [Drive(f"r{i}", RNG.random(seconds).round(3).tolist(), drive_id=f"d{i}") for i in range(count)]
+
+
+def select(store: Store, conf: Config, *ids: str) -> tuple[Any, str | None]:
+    return select_batch.run(store, conf, ids or [f"r{i}" for i in range(9)])
+
+
+def test_the_gap_holds_per_drive_and_camera_over_both_arms(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many())
+    # Two recordings of one drive and camera, which overlap in time, share the gap.
+    commit(store, Drive("r4", RNG.random(60).tolist(), drive_id="d0", start_s=30.4))
+    _, batch = select(store, config(budget=60, min_gap_s=5.0, random_share=0.2))
+    rows = chosen(store, batch)
+    assert len(rows) == 60
+    assert sum(row["arm"] == "random" for row in rows) == 12
+    by_camera: dict[Any, list[Any]] = {}
+    for row in rows:
+        by_camera.setdefault((row["drive_id"], row["camera"]), []).append(row["captured_at"])
+    gaps = [b - a for times in by_camera.values() for a, b in pairwise(sorted(times))]
+    assert min(gaps) >= timedelta(seconds=5)
+    assert len({row["frame_id"] for row in rows}) == 60
+
+
+def test_thinning_in_sql_equals_a_greedy_walk(tmp_path: Path) -> None:
+    """The rounds of ``gap_peaks.sql`` against the plain definition: hardest first, drop what lies too near."""
+    hardness = RNG.random(300).round(2)  # with ties
+    store = store_of(tmp_path, Drive("r0", hardness.tolist(), drive_id="d0"))
+    _, batch = select(
+        store, config(budget=40, min_gap_s=4.0, random_share=0.0, strategy="top_k", pool_factor=1.0, max_duplicate_bits=-1)
+    )
+    taken: list[int] = []
+    # Equal hardness: the later frame_id wins in the peaks, as in ORDER BY (hardness, frame_id) DESC.
+    for i in sorted(range(300), key=lambda i: (np.float32(hardness[i]), i), reverse=True):
+        if all(abs(i - j) >= 4 for j in taken):
+            taken.append(i)
+    best = sorted(taken, key=lambda i: -hardness[i])
+    got = {int(row["frame_id"][-7:]) for row in chosen(store, batch)}
+    assert got <= set(taken)
+    assert sorted(hardness[list(got)]) == pytest.approx(sorted(hardness[best[:40]]))
+
+
+def test_one_side_of_a_repeated_picture_is_kept(tmp_path: Path) -> None:
+    same = RNG.normal(size=8)
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.9, 0.1], embeddings=[same, RNG.normal(size=8)], hashes=[0b1011, 2**60 - 1]),
+        Drive("r1", [0.8, 0.7], embeddings=[same + 1e-3, RNG.normal(size=8)], hashes=[0b1111, 2**50 - 7]),
+    )
+    report, batch = select(store, config(budget=4, min_gap_s=0.0, random_share=0.0))
+    assert {row["frame_id"] for row in chosen(store, batch)} == {"r0-0000000", "r0-0000001", "r1-0000001"}
+    assert "3 frames, 1 fewer than its budget of 4" in report.problems[0]
+    _, both = select(store, config(budget=4, min_gap_s=0.0, random_share=0.0, max_duplicate_bits=-1, exclude_chosen=False))
+    assert len(chosen(store, both)) == 4
+
+
+def test_the_same_input_gives_the_same_batch_and_nothing_to_do(tmp_path: Path) -> None:
+    drives = many()
+    first = store_of(tmp_path / "1", *drives)
+    second = store_of(tmp_path / "2", *reversed(drives))
+    report, batch = select(first, config(budget=20))
+    assert report.done == 1
+    again, same_batch = select(first, config(budget=20))
+    assert (again.done, again.unchanged, same_batch) == (0, 1, batch)
+    _, other = select(second, config(budget=20))
+    assert chosen(first, batch) == chosen(second, other)
+    _, seeded = select(store_of(tmp_path / "3", *drives), config(budget=20, seed=5, random_share=0.5))
+    assert {r["frame_id"] for r in chosen(Store(tmp_path / "3" / "store"), seeded)} != {r["frame_id"] for r in chosen(first, batch)}
+
+
+def test_the_next_batch_leaves_out_what_was_chosen_and_what_lies_beside_it(tmp_path: Path) -> None:
+    drives = many()
+    store = store_of(tmp_path, *drives)
+    _, first = select(store, config(budget=20))
+    commit(store, Drive("r7", RNG.random(50).tolist(), drive_id="d7"))
+    _, second = select(store, config(budget=20))
+    assert first != second
+    old, new = chosen(store, first), chosen(store, second)
+    assert len(new) == 20
+    for a in old:
+        for b in new:
+            apart = abs(a["captured_at"] - b["captured_at"])
+            assert a["drive_id"] != b["drive_id"] or apart >= timedelta(seconds=3)
+
+
+def test_where_is_one_condition_over_every_column(tmp_path: Path) -> None:
+    store = store_of(
+        tmp_path, Drive("r0", [0.9] * 9, drive_id="d0", tags=(("city", "Oslo"),)), Drive("r1", [0.8] * 9, drive_id="d1")
+    )
+    _, batch = select(store, config(budget=2, where="tags['city'] = 'Oslo' AND luma_mean > 20"))
+    assert {row["drive_id"] for row in chosen(store, batch)} == {"d0"}
+    report, none = select(store, config(budget=2, where="hardness > 2"))
+    assert none is None
+    assert "0 frames were eligible" in report.problems[0]
+    for wrong in ("hardness >", "true; DROP TABLE frames", "no_such_column > 1", "true) --"):
+        with pytest.raises(UsageError, match="where"):
+            select(store, config(where=wrong))
+
+
+def test_reasons_name_the_strongest_signals_and_the_distance(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many())
+    _, batch = select(store, config(budget=20, random_share=0.1))
+    rows = chosen(store, batch)
+    mined = [row for row in rows if row["arm"] == "mined"]
+    assert [row["rank"] for row in mined] == list(range(1, 19))
+    assert "entropy_max" in mined[5]["reason"]
+    assert "from the nearest frame chosen before" in mined[5]["reason"]
+    assert {row["reason"] for row in rows if row["arm"] == "random"} == {"drawn at random from all eligible frames"}
+
+
+def test_the_random_arm_does_not_look_at_hardness(tmp_path: Path) -> None:
+    """Over many seeds the random arm's mean hardness is that of all frames; the mined arm's is far above."""
+    store = store_of(tmp_path, *many(count=3, seconds=200))
+    with store.connect() as con:
+        overall = con.execute("SELECT avg(hardness) FROM scores").fetchall()[0][0]
+    random_mean, mined_mean = [], []
+    for seed in range(8):
+        _, batch = select(store, config(budget=40, seed=seed, random_share=0.5, exclude_chosen=False))
+        rows = chosen(store, batch)
+        random_mean.append(np.mean([row["hardness"] for row in rows if row["arm"] == "random"]))
+        mined_mean.append(np.mean([row["hardness"] for row in rows if row["arm"] == "mined"]))
+    # 8 x 20 draws of a uniform value: the standard error is 0.29 / sqrt(160) = 0.023.
+    assert abs(np.mean(random_mean) - overall) < 0.08
+    assert np.mean(mined_mean) > overall + 0.25
+
+
+def test_an_unknown_strategy_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="k_center"):
+        select(store_of(tmp_path, *many(1)), config(strategy="best"))
+
+
+def test_an_unscored_store_is_said_plainly(tmp_path: Path) -> None:
+    report, batch = select(Store(tmp_path / "s", create=True), config())
+    assert batch is None
+    assert "nothing is scored" in report.problems[0]
