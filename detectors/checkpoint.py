@@ -62,6 +62,11 @@ class _StandIn:
         self.state = state
 
 
+def _stand_in_for(name: str) -> type[_StandIn]:
+    """Make the stand-in for one name: each its own class, so that the tree that is read still says what is what."""
+    return type("StandIn", (_StandIn,), {"global_name": name})
+
+
 class _Left:
     """Marks a value that is left out of the model."""
 
@@ -91,6 +96,8 @@ def load_model(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         head = model.model[-1]
         if type(head).__name__ not in HEAD_CLASSES:
             raise DetectorError(f"{path} ends in a {type(head).__name__} head; only detection models can be used")
+        if not isinstance(head.nc, int) or not isinstance(model.stride, torch.Tensor):
+            raise TypeError("class count and stride are missing")
         model.float().eval().requires_grad_(False)
     except (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError, RecursionError) as error:
         raise DetectorError(f"{path} is not a whole Ultralytics model ({_one_line(error)})") from None
@@ -108,16 +115,15 @@ def _read_inert(content: bytes, path: Path) -> Any:
             raise DetectorError(f"{path} is a TorchScript archive; use the .pt file that it was exported from")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise DetectorError(f"{path} is a compressed zip, which torch.save never writes; it is refused")
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
-        for name in names:
-            _check_allowed(name, path)
-        allowed = [(type(name, (_StandIn,), {"global_name": name}), name) for name in names]
         with _allow_list_lock:
             # The list is torch's own and global: what others allowed must not add to what this file may name.
             before = torch.serialization.get_safe_globals()
             torch.serialization.clear_safe_globals()
             try:
-                torch.serialization.add_safe_globals(allowed)
+                names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(content))
+                for name in names:
+                    _check_allowed(name, path)
+                torch.serialization.add_safe_globals([(_stand_in_for(name), name) for name in names])
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             finally:
                 torch.serialization.clear_safe_globals()
@@ -125,7 +131,9 @@ def _read_inert(content: bytes, path: Path) -> Any:
     except DetectorError:
         raise
     except pickle.UnpicklingError as error:
-        raise DetectorError(f"{path} is refused: {_one_line(error)}") from None
+        # torch wraps its reason in advice to switch the check off.
+        reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        raise DetectorError(f"{path} is refused: {_one_line(reason)}") from None
     except Exception as error:  # a damaged or hostile archive can fail in any way; none of them is ours to mend
         raise DetectorError(f"{path} is damaged ({_one_line(error)}); copy or download it again") from None
 
@@ -210,6 +218,6 @@ def _keys(checkpoint: dict[Any, Any]) -> str:
     return f"the entries {', '.join(names)}" + (", ..." if len(checkpoint) > 4 else "") if names else "an empty table"
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     """Return the first line of an error's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

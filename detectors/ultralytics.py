@@ -122,7 +122,7 @@ def _rtdetr_output(raw: tuple[torch.Tensor, ...], features: torch.Tensor, images
 
 def _class_names(model: nn.Module, spec: DetectorSpec, path: Path) -> tuple[str, ...]:
     """Return the model's class names in order, checked against the size of its head."""
-    count = int(model.model[-1].nc)
+    count = model.model[-1].nc
     names = spec.class_names
     if names is None:
         carried = getattr(model, "names", None)
@@ -137,8 +137,9 @@ def _class_names(model: nn.Module, spec: DetectorSpec, path: Path) -> tuple[str,
 
 def _input_size(model: nn.Module, arguments: dict[str, object], spec: DetectorSpec) -> tuple[int, int]:
     """Return stride and longer side of the input (a multiple of the stride, as ``predict`` rounds it)."""
-    stride = getattr(model, "stride", None)
-    stride_px = max(int(stride.max()), 32) if isinstance(stride, torch.Tensor) and stride.numel() else 32
+    stride = model.stride
+    assert isinstance(stride, torch.Tensor)
+    stride_px = max(int(stride.max()), 32)
     size = spec.image_size_px or arguments.get("imgsz") or DEFAULT_SIZE_PX
     if isinstance(size, list | tuple) and size:
         size = max(size)

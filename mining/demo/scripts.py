@@ -9,6 +9,7 @@ import numpy as np
 
 FRAME_RATE_HZ = 10
 WIDTH_PX, HEIGHT_PX = 640, 384
+CLASSES = ("car", "truck", "bus", "pedestrian", "cyclist", "animal", "lost_cargo")
 EVENTS = ("animal", "lost_cargo", "pedestrian_on_highway")
 
 
