@@ -24,7 +24,9 @@ KINDS = {
 }
 
 
-def load(weights: DetectorSpec | str | os.PathLike[str], classes: ClassMap | None = None, **settings: Any) -> Detector:
+def load(
+    weights: DetectorSpec | str | os.PathLike[str], classes: ClassMap | None = None, **settings: Any
+) -> Detector:
     """Load a detector.
 
     Args:
@@ -44,7 +46,10 @@ def load(weights: DetectorSpec | str | os.PathLike[str], classes: ClassMap | Non
         for name in settings:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise DetectorError(f"unknown detector setting {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"))
+                raise DetectorError(
+                    f"unknown detector setting {name!r}; "
+                    + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+                )
         spec = DetectorSpec(weights=os.fspath(weights), **settings)
     ending = Path(spec.weights).suffix.lower()
     if ending not in KINDS:
@@ -65,3 +70,10 @@ def digest_of(spec: DetectorSpec, classes: ClassMap) -> str:
     from detectors import weights
 
     return weights.spec_digest(spec, weights.read(spec).sha256, (0, 0), classes.digest())
+
+
+def gpu_names() -> list[str]:
+    """Names of the CUDA devices here. ImportError where torch is not installed."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

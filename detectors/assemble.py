@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from detectors.preprocess import Prepared
@@ -40,7 +40,9 @@ def assemble(
     Classes are mapped before suppression and the floor: a class that maps to nothing does not exist for the fleet, so
     its boxes must neither suppress others nor take up places in the list.
     """
-    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (raw.boxes, raw.scores, raw.features)]).all(0)
+    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (raw.boxes, raw.scores, raw.features)]).all(
+        0
+    )
     scores = fleet_scores(raw.scores, columns).where(finite[:, None, None], 0.0)
     frame, position = select(
         raw.boxes,
@@ -69,7 +71,9 @@ def assemble(
         embeddings=_numpy(embeddings.masked_fill(unknown, torch.nan)),
         dense_entropy_max=_spread(entropy_max.masked_fill(unknown, torch.nan), seen),
         dense_entropy_mean=_spread(entropy_mean.masked_fill(unknown, torch.nan), seen),
-        errors={i: "the model's output holds NaN or infinity" for i in (~finite).nonzero().flatten().tolist()},
+        errors=dict.fromkeys(
+            (~finite).nonzero().flatten().tolist(), "the model's output holds NaN or infinity"
+        ),
     )
 
 

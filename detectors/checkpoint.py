@@ -37,7 +37,11 @@ IGNORED_PREFIXES = ("ultralytics.utils.loss.", "ultralytics.utils.tal.", "ultral
 IGNORED_NAMES = {
     "ultralytics.utils.IterableSimpleNamespace",
     "ultralytics.yolo.utils.IterableSimpleNamespace",
-    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath")
+    ),
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
@@ -71,7 +75,7 @@ class _Left:
     """Marks a value that is left out of the model."""
 
 
-def load_model(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(content: bytes, path: Path) -> tuple[Any, dict[str, Any]]:
     """Load a detection model.
 
     Args:
@@ -79,7 +83,7 @@ def load_model(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         path: where it came from, for messages.
 
     Returns:
-        The model in float32 and evaluation mode, not yet fused, and the plain part of its training arguments.
+        The model (an ``nn.Module``) in float32 and evaluation mode, not yet fused, and the plain part of its training arguments.
 
     Raises:
         DetectorError: the file is damaged, hostile, or not an Ultralytics detection model; one line.
@@ -92,14 +96,28 @@ def load_model(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if not isinstance(stand_in, _StandIn) or stand_in.global_name not in MODEL_CLASSES:
         raise DetectorError(f"{path} holds no Ultralytics detection model, only {_keys(checkpoint)}")
     try:
-        model = _Builder(path).module(stand_in)
+        model: Any = _Builder(path).module(stand_in)
         head = model.model[-1]
         if type(head).__name__ not in HEAD_CLASSES:
-            raise DetectorError(f"{path} ends in a {type(head).__name__} head; only detection models can be used")
-        if not isinstance(head.nc, int) or not isinstance(model.stride, torch.Tensor):
-            raise TypeError("class count and stride are missing")
+            raise DetectorError(
+                f"{path} ends in a {type(head).__name__} head; only detection models can be used"
+            )
+        if (
+            not isinstance(head.nc, int)
+            or not isinstance(model.stride, torch.Tensor)
+            or not model.stride.max() > 0
+        ):
+            raise TypeError("class count or stride is missing")
         model.float().eval().requires_grad_(False)
-    except (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError, RecursionError) as error:
+    except (
+        AttributeError,
+        TypeError,
+        KeyError,
+        IndexError,
+        ValueError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
         raise DetectorError(f"{path} is not a whole Ultralytics model ({_one_line(error)})") from None
     arguments = checkpoint.get("train_args")
     return model, arguments if isinstance(arguments, dict) else {}
@@ -112,7 +130,9 @@ def _read_inert(content: bytes, path: Path) -> Any:
     try:
         entries = zipfile.ZipFile(io.BytesIO(content)).infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-            raise DetectorError(f"{path} is a TorchScript archive; use the .pt file that it was exported from")
+            raise DetectorError(
+                f"{path} is a TorchScript archive; use the .pt file that it was exported from"
+            )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise DetectorError(f"{path} is a compressed zip, which torch.save never writes; it is refused")
         with _allow_list_lock:
@@ -134,7 +154,9 @@ def _read_inert(content: bytes, path: Path) -> Any:
         # torch wraps its reason in advice to switch the check off.
         reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         raise DetectorError(f"{path} is refused: {_one_line(reason)}") from None
-    except Exception as error:  # a damaged or hostile archive can fail in any way; none of them is ours to mend
+    except (
+        Exception
+    ) as error:  # a damaged or hostile archive can fail in any way; none of them is ours to mend
         raise DetectorError(f"{path} is damaged ({_one_line(error)}); copy or download it again") from None
 
 
@@ -143,10 +165,14 @@ def _check_allowed(name: str, path: Path) -> None:
     if name in MODEL_CLASSES or name in IGNORED_NAMES or name.startswith((*LAYER_MODULES, *IGNORED_PREFIXES)):
         return
     if name.startswith("models."):
-        raise DetectorError(f"{path} is a YOLOv5 checkpoint of the old repository; train or export it with Ultralytics 8")
+        raise DetectorError(
+            f"{path} is a YOLOv5 checkpoint of the old repository; train or export it with Ultralytics 8"
+        )
     if name.startswith("ultralytics.nn.tasks."):
         kind = name.removeprefix("ultralytics.nn.tasks.")
-        raise DetectorError(f"{path} is a {kind}; only detection models can be used (YOLOv8 and later, RT-DETR)")
+        raise DetectorError(
+            f"{path} is a {kind}; only detection models can be used (YOLOv8 and later, RT-DETR)"
+        )
     raise DetectorError(f"{path} is refused: it refers to {name}, which no detection checkpoint needs")
 
 
@@ -215,9 +241,15 @@ class _Builder:
 def _keys(checkpoint: dict[Any, Any]) -> str:
     """Name a few of the entries that a file holds instead."""
     names = [str(key) for key in list(checkpoint)[:4]]
-    return f"the entries {', '.join(names)}" + (", ..." if len(checkpoint) > 4 else "") if names else "an empty table"
+    return (
+        f"the entries {', '.join(names)}" + (", ..." if len(checkpoint) > 4 else "")
+        if names
+        else "an empty table"
+    )
 
 
 def _one_line(error: BaseException | str) -> str:
     """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :200
+    ]

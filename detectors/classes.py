@@ -59,7 +59,9 @@ class ClassMap:
             raise DetectorError(f"class list {path} is not TOML: {' '.join(str(error).split())}") from None
         unknown = sorted(set(content) - {"fleet", "names"})
         if unknown:
-            raise DetectorError(f"class list {path} has an unknown key {unknown[0]!r}; the keys are 'fleet' and 'names'")
+            raise DetectorError(
+                f"class list {path} has an unknown key {unknown[0]!r}; the keys are 'fleet' and 'names'"
+            )
         return cls.of(content.get("fleet"), content.get("names", {}), str(path))
 
     @classmethod

@@ -47,7 +47,12 @@ class OnnxDetector:
         self.output_names = [output.name for output in model.graph.output]
         self.features_name = _expose_features(model, file.path)
         self.session = _session(model, spec, file.path)
-        decoded, _ = self._run(np.zeros((1, 3, *self.size_px), np.float32))
+        try:
+            decoded, _ = self._run(np.zeros((1, 3, *self.size_px), np.float32))
+        except DetectorError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise DetectorError(f"{file.path} cannot be run ({' '.join(str(error).split())[:200]})") from None
         names = _class_names(model, decoded.scores.shape[1], spec, file.path)
         class_map = classes or ClassMap.identity(names)
         self.classes = class_map.fleet
@@ -60,7 +65,9 @@ class OnnxDetector:
         """Run the graph over a batch of frames."""
         batch, cpu = Batch.of(frames), torch.device("cpu")
         prepared = (
-            batch.letterboxed(self.size_px, None, cpu) if self.head.letterbox else batch.stretched(self.size_px, cpu)
+            batch.letterboxed(self.size_px, None, cpu)
+            if self.head.letterbox
+            else batch.stretched(self.size_px, cpu)
         )
         images = prepared.images.flip(1) if self.head.bgr else prepared.images
         shape = (1, 3, 1, 1)
@@ -72,7 +79,9 @@ class OnnxDetector:
             boxes=torch.stack([frame.boxes for frame in decoded]),
             scores=torch.stack([frame.scores for frame in decoded]),
             features=torch.cat([features for _, features in results]),
-            edges=None if first.edges is None else torch.stack([f.edges for f in decoded if f.edges is not None]),
+            edges=None
+            if first.edges is None
+            else torch.stack([f.edges for f in decoded if f.edges is not None]),
             bin_px=first.bin_px,
         )
         return assemble(raw, prepared, self.columns, self.spec)
@@ -127,12 +136,15 @@ def _fix_input(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> tuple[
     """Give the graph one input of a fixed shape: its name, and height and width in pixels."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     # Old exporters list every weight as an input, which forbids ONNX Runtime to fold it and warns about each.
-    inputs = [value for value in model.graph.input if value.name not in initializers]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    for i in reversed(range(len(model.graph.input))):
+        if model.graph.input[i].name in initializers:
+            del model.graph.input[i]
+    inputs = model.graph.input
     dims = inputs[0].type.tensor_type.shape.dim if len(inputs) == 1 else []
     if len(dims) != 4 or dims[1].dim_value not in {0, 3} or dims[0].dim_value not in {0, 1}:
-        got = ", ".join(f"{v.name} {[d.dim_value or '?' for d in v.type.tensor_type.shape.dim]}" for v in inputs)
+        got = ", ".join(
+            f"{v.name} {[d.dim_value or '?' for d in v.type.tensor_type.shape.dim]}" for v in inputs
+        )
         raise DetectorError(f"{path} must take one input [1, 3, height, width]; it takes {got or 'none'}")
     if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         raise DetectorError(f"{path} takes no float32 input; export it in float32")
@@ -144,7 +156,9 @@ def _fix_input(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> tuple[
             f"image_size_px is {spec.image_size_px}, but {path} was exported for {size_px[1]}x{size_px[0]}; leave it out"
         )
     if not all(32 <= side <= MAX_SIZE_PX for side in size_px):
-        raise DetectorError(f"{path} has an input of {size_px[1]}x{size_px[0]}; need 32 to {MAX_SIZE_PX} pixels a side")
+        raise DetectorError(
+            f"{path} has an input of {size_px[1]}x{size_px[0]}; need 32 to {MAX_SIZE_PX} pixels a side"
+        )
     for dim, value in zip(dims, (1, 3, *size_px), strict=True):
         dim.dim_value = value
     if 0 in fixed:
@@ -167,13 +181,19 @@ def _expose_features(model: onnx.ModelProto, path: Path) -> str:
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         is_map = len(shape) == 4 and all(shape) and shape[0] == 1 and shape[2] * shape[3] > 1
-        if not is_map or value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or value.name not in produced:
+        if (
+            not is_map
+            or value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT
+            or value.name not in produced
+        ):
             continue
         rank = (-shape[2] * shape[3], shape[1], produced[value.name])
         if best is None or rank > best[0]:
             best = rank, value
     if best is None:
-        raise DetectorError(f"{path} has no feature map [1, channels, height, width] to take an embedding from")
+        raise DetectorError(
+            f"{path} has no feature map [1, channels, height, width] to take an embedding from"
+        )
     if best[1].name not in {output.name for output in model.graph.output}:
         model.graph.output.append(best[1])
     return best[1].name
@@ -197,7 +217,9 @@ def _session(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> onnxrunt
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-        raise DetectorError(f"{path} cannot be run by ONNX Runtime ({' '.join(str(error).split())[:200]})") from None
+        raise DetectorError(
+            f"{path} cannot be run by ONNX Runtime ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def _class_names(model: onnx.ModelProto, count: int, spec: DetectorSpec, path: Path) -> tuple[str, ...]:
@@ -221,6 +243,6 @@ def _carried_names(model: onnx.ModelProto) -> tuple[str, ...] | None:
         names = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    if not isinstance(names, dict) or sorted(names) != list(range(len(names))):
+    if not isinstance(names, dict) or any(i not in names for i in range(len(names))):
         return None
     return tuple(str(names[i]) for i in range(len(names)))

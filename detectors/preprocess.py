@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from detectors.types import DetectorError, FrameBatch
@@ -36,7 +36,7 @@ def choose_device(name: str) -> torch.device:
         raise DetectorError(f"device is {name!r}; known are 'auto', 'cpu', 'cuda' and 'cuda:N'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DetectorError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; set device = \"cpu\" or \"auto\""
+            f'device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; set device = "cpu" or "auto"'
         )
     return device
 
@@ -163,6 +163,8 @@ def resize_with_torch(
     """Do the same to frames [b, 3, height, width] on their own device; within one grey level of OpenCV."""
     if tuple(frames.shape[2:]) != (height, width):
         # No antialiasing, as in OpenCV: the models were trained on images shrunk that way.
-        frames = F.interpolate(frames.float(), (height, width), mode="bilinear", align_corners=False, antialias=False)
+        frames = F.interpolate(
+            frames.float(), (height, width), mode="bilinear", align_corners=False, antialias=False
+        )
         frames = frames.round_().clamp_(0, 255).to(torch.uint8)
     return F.pad(frames, padding, value=PADDING_GREY).contiguous()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,9 @@ class UltralyticsDetector:
             DetectorError: the weights are missing, damaged, refused, or see none of the fleet's classes; one line.
         """
         if spec.head is not None:
-            raise DetectorError(f"head is {spec.head!r}, but heads are for ONNX graphs; {spec.weights} carries its own")
+            raise DetectorError(
+                f"head is {spec.head!r}, but heads are for ONNX graphs; {spec.weights} carries its own"
+            )
         file = weights.read(spec)
         self.spec = spec
         self.name = weights.detector_name(spec)
@@ -53,7 +56,7 @@ class UltralyticsDetector:
             # of the hybrid encoder: stride 32, after attention and fusion.
             self.model.model[-1].register_forward_pre_hook(self._keep_features)
             self._run(torch.zeros(1, 3, 2 * self.stride_px, 2 * self.stride_px, device=self.device))
-        except (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        except Exception as error:  # layers with missing or crafted state can fail in any way
             raise DetectorError(
                 f"{file.path} does not run with the installed Ultralytics ({' '.join(str(error).split())[:160]})"
             ) from None
@@ -80,7 +83,7 @@ class UltralyticsDetector:
         assert features is not None
         return _rtdetr_output(raw, features, images) if self.is_rtdetr else self._yolo_output(raw, features)
 
-    def _yolo_output(self, raw: dict[str, torch.Tensor], features: torch.Tensor) -> RawOutput:
+    def _yolo_output(self, raw: dict[str, Any], features: torch.Tensor) -> RawOutput:
         """Read a ``Detect`` head: class logits and edge distributions of every position."""
         head = self.model.model[-1]
         if "one2one" in raw:  # two heads, of which ``fuse`` left the one that ``predict`` would use
@@ -120,14 +123,17 @@ def _rtdetr_output(raw: tuple[torch.Tensor, ...], features: torch.Tensor, images
     )
 
 
-def _class_names(model: nn.Module, spec: DetectorSpec, path: Path) -> tuple[str, ...]:
+def _class_names(model: Any, spec: DetectorSpec, path: Path) -> tuple[str, ...]:
     """Return the model's class names in order, checked against the size of its head."""
     count = model.model[-1].nc
     names = spec.class_names
     if names is None:
-        carried = getattr(model, "names", None)
+        carried: Any = getattr(model, "names", None)
         carried = dict(enumerate(carried)) if isinstance(carried, list) else carried
-        if not isinstance(carried, dict) or sorted(carried) != list(range(count)):
+        whole = (
+            isinstance(carried, dict) and len(carried) == count and all(i in carried for i in range(count))
+        )
+        if not whole:
             raise DetectorError(f"{path} carries no names for its {count} classes; give class_names")
         names = tuple(str(carried[i]) for i in range(count))
     if len(names) != count:
@@ -135,14 +141,12 @@ def _class_names(model: nn.Module, spec: DetectorSpec, path: Path) -> tuple[str,
     return names
 
 
-def _input_size(model: nn.Module, arguments: dict[str, object], spec: DetectorSpec) -> tuple[int, int]:
+def _input_size(model: Any, arguments: dict[str, object], spec: DetectorSpec) -> tuple[int, int]:
     """Return stride and longer side of the input (a multiple of the stride, as ``predict`` rounds it)."""
-    stride = model.stride
-    assert isinstance(stride, torch.Tensor)
-    stride_px = max(int(stride.max()), 32)
+    stride_px = max(int(model.stride.max()), 32)
     size = spec.image_size_px or arguments.get("imgsz") or DEFAULT_SIZE_PX
-    if isinstance(size, list | tuple) and size:
-        size = max(size)
+    if isinstance(size, list | tuple):  # height and width
+        size = max((side for side in size if isinstance(side, int)), default=0)
     if not isinstance(size, int) or not stride_px <= size <= 8192:
         raise DetectorError(f"image_size_px is {size!r}; need {stride_px} to 8192 pixels for {spec.weights}")
     return stride_px, math.ceil(size / stride_px) * stride_px

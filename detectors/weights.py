@@ -73,10 +73,14 @@ def find(name: str) -> Path:
         return path
     if path.suffix == ".pt" and _is_official(path.name):
         return _download(path)
-    raise DetectorError(f"no weights file at {path.absolute()}, and {path.name!r} is no official Ultralytics detector")
+    raise DetectorError(
+        f"no weights file at {path.absolute()}, and {path.name!r} is no official Ultralytics detector"
+    )
 
 
-def spec_digest(spec: DetectorSpec, weights_sha256: str, size_px: tuple[int, int], class_map_digest: str) -> str:
+def spec_digest(
+    spec: DetectorSpec, weights_sha256: str, size_px: tuple[int, int], class_map_digest: str
+) -> str:
     """Hexadecimal digest of everything that changes a prediction.
 
     Where the weights lie, what the detector is called, which device it runs on and the threshold that later stages
@@ -137,7 +141,11 @@ def _download(path: Path) -> Path:
         requests.head(url, timeout=10)
         attempt_download_asset(path, retry=0, progress=False)
     except (requests.RequestException, OSError, MemoryError) as error:
-        reason = "no network" if isinstance(error, requests.ConnectionError) else " ".join(str(error).split())[:120]
+        reason = (
+            "no network"
+            if isinstance(error, requests.ConnectionError)
+            else " ".join(str(error).split())[:120]
+        )
         raise DetectorError(
             f"{path.name} is not here and cannot be downloaded ({reason}); fetch {url} elsewhere "
             f"and put it at {path.absolute()}"

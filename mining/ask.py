@@ -77,11 +77,16 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if not pa.types.is_nested(column.type):
         return column
     plain = [_plain(value, column.type) for value in column.to_pylist()]
-    return pa.array([None if value is None else json.dumps(value, default=str) for value in plain], pa.string())
+    return pa.array(
+        [None if value is None else json.dumps(value, default=str) for value in plain], pa.string()
+    )
 
 
 def _json(table: pa.Table) -> bytes:
-    columns = [[_plain(v, table.schema.field(i).type) for v in table[i].to_pylist()] for i in range(table.num_columns)]
+    columns = [
+        [_plain(v, table.schema.field(i).type) for v in table[i].to_pylist()]
+        for i in range(table.num_columns)
+    ]
     rows = [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
     return (json.dumps(rows, ensure_ascii=False, default=str) + "\n").encode()
 

@@ -11,9 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 IntArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
@@ -210,6 +207,10 @@ def _best_assignment(i: IntArray, j: IntArray, weight: Float64Array) -> IntArray
         rows, row = np.unique(i[pairs], return_inverse=True)
         cols, col = np.unique(j[pairs], return_inverse=True)
         size = len(rows) + len(cols)
+        # Imported here: it takes a second, and most runs of most commands never meet contested boxes.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         graph = coo_array((np.ones(len(pairs), dtype=bool), (row, len(rows) + col)), shape=(size, size))
         component_of_node = connected_components(graph, directed=False)[1].astype(np.int64)
         component = component_of_node[row]
@@ -250,6 +251,8 @@ def _solve(row: IntArray, col: IntArray, weight: Float64Array) -> IntArray:
     weights[row, col] = weight
     pair_at = np.full(weights.shape, -1, dtype=np.int64)
     pair_at[row, col] = np.arange(len(row))
+    from scipy.optimize import linear_sum_assignment
+
     pair = pair_at[linear_sum_assignment(weights, maximize=True)]
     return pair[pair >= 0]  # a place of weight 0 is no pair: scipy fills every row
 

@@ -104,7 +104,9 @@ _config_option = click.option("--config", "-c", "config_path", required=True, he
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, such as select.budget=60."
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="End in one JSON object on standard output.")
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="End in one JSON object on standard output."
+)
 
 
 @cli.command()
@@ -155,7 +157,9 @@ def _stage_command(name: str, text: str, example: str) -> None:
 
 _stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
 _stage_command("detect", "Run the committee over the frames.", "mining detect --config night.toml")
-_stage_command("score", "Compute signals and hardness from the detections.", "mining score --config night.toml")
+_stage_command(
+    "score", "Compute signals and hardness from the detections.", "mining score --config night.toml"
+)
 _stage_command("scenes", "Find runs of hard frames.", "mining scenes --config night.toml")
 _stage_command("select", "Choose a batch.", "mining select --config night.toml --set select.budget=500")
 
@@ -209,9 +213,15 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("query")
-@click.option("--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder.")
-@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to the screen.")
+@click.option(
+    "--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder."
+)
+@click.option(
+    "--format", "output_format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table"
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to the screen."
+)
 def sql(query: str, store_path: Path, output_format: str, output: Path | None) -> None:
     """Ask the store in DuckDB's SQL; it can only read.
 
@@ -226,7 +236,9 @@ def sql(query: str, store_path: Path, output_format: str, output: Path | None) -
 
 
 @cli.command("config")
-@click.option("--config", "-c", "config_path", help="Check this file and print it with every default filled in.")
+@click.option(
+    "--config", "-c", "config_path", help="Check this file and print it with every default filled in."
+)
 @_set_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema, for editors.")
 def config_command(config_path: str | None, overrides: tuple[str, ...], schema: bool) -> None:
@@ -296,5 +308,3 @@ def _show_problems(problems: list[str]) -> None:
         _say(problem)
     if len(problems) > shown:
         _say(f"... and {len(problems) - shown} more; `mining status` and the tables list them all")
-
-

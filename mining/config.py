@@ -165,7 +165,9 @@ class Config(_Section):
     @property
     def footage_paths(self) -> list[str]:
         """Absolute footage paths; an @list keeps its sign."""
-        return [f"@{self.path(p[1:])}" if p.startswith("@") else str(self.path(p)) for p in self.footage.paths]
+        return [
+            f"@{self.path(p[1:])}" if p.startswith("@") else str(self.path(p)) for p in self.footage.paths
+        ]
 
     @property
     def classes_path(self) -> Path:
@@ -194,7 +196,9 @@ def load(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such config file (`mining demo` writes an example into demo/)") from None
+        raise UsageError(
+            f"{path}: no such config file (`mining demo` writes an example into demo/)"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

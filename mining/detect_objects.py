@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import queue
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mining.boxes import match_committee
+from mining.committee import Committee, committee_of, load_members
 from mining.config import Config
 from mining.footage import Defaults, FootageError, Source, frame_times, read
 from mining.progress import LOG, progress
@@ -36,36 +36,6 @@ _PLAIN_COLUMNS = (
 )  # fmt: skip
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Committee:
-    """The members as tables know them; found without loading a model."""
-
-    committee_id: str
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
-    thresholds: tuple[float, ...]
-
-
-def committee_of(config: Config) -> Committee:
-    """Identify the committee of a config: readable names, and a digest of weights, settings and class list."""
-    import detectors
-    from detectors.classes import ClassMap
-
-    classes = ClassMap.load(config.classes_path)
-    specs = config.resolved_detectors
-    # Thresholds are left out: they shape scores, not detections, and a new one must not cost a second inference.
-    members = [detectors.digest_of(spec, classes) for spec in specs]
-    names = tuple(config.detector_names)
-    content = digest(members, names, config.detect.match_iou, DETECT_VERSION)
-    readable = "+".join(re.sub(r"[^A-Za-z0-9_.]", "_", name)[:24] for name in names)[:80]
-    return Committee(
-        committee_id=f"{readable}-{content[:8]}",
-        names=names,
-        classes=classes.fleet,
-        thresholds=tuple(spec.threshold for spec in specs),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +81,12 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     return report
 
 
-def load_members(config: Config) -> list[Detector]:
-    """Load every detector of the config."""
-    import detectors
-    from detectors.classes import ClassMap
-
-    classes = ClassMap.load(config.classes_path)
-    return [detectors.load(spec, classes) for spec in config.resolved_detectors]
-
-
 def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequence[str]) -> list[Shard]:
     """Cut the sampled frames of the recordings into shards of ``shard_minutes``."""
     with store.connect() as con:
-        con.execute("CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)])
+        con.execute(
+            "CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)]
+        )
         recordings = con.execute(
             "SELECT recording_id, night, uri, kind, width_px, height_px FROM recordings SEMI JOIN wanted "
             "USING (recording_id) ORDER BY night, drive_id, camera, started_at, recording_id"
@@ -157,7 +120,9 @@ def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequ
     return shards
 
 
-def _due(store: Store, shards: list[Shard], committee: Committee, recording_ids: Sequence[str]) -> list[Shard]:
+def _due(
+    store: Store, shards: list[Shard], committee: Committee, recording_ids: Sequence[str]
+) -> list[Shard]:
     """Leave out what is committed, and retract commits of these recordings that the plan no longer holds."""
     planned = {(shard.night, shard.key) for shard in shards}
     mine = set(recording_ids)
@@ -234,7 +199,7 @@ def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
                 if not put(item):
                     return
             put(end)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        except BaseException as error:
             put(error)
 
     thread = threading.Thread(target=work, name="decode", daemon=True)
@@ -263,7 +228,9 @@ def _look(members: Sequence[Detector], frames: list[Frame], report: StageReport)
             seen.append(member.predict(batch))
         except Exception as error:
             # One member's failure must not cost the others' boxes, nor the night.
-            reason = f"{member.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            reason = (
+                f"{member.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
             LOG.warning("%s", reason)
             report.add(failed_batches=1)
             seen.append(reason)
@@ -358,7 +325,13 @@ class _Rows:
 
     def _detections(self, ids: pa.Array, match_iou: float) -> pa.Table:
         classes = len(self.committee.classes)
-        empty = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 4)), np.zeros((0, classes)), np.zeros((0, 4)))
+        empty = (
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros((0, 4)),
+            np.zeros((0, classes)),
+            np.zeros((0, 4)),
+        )
         parts = zip(*(self._boxes or [empty]), strict=True)
         frame, member, boxes, scores, std = (np.concatenate(part) for part in parts)
         order = np.lexsort((member, frame))  # stable: by frame, member, falling confidence
@@ -374,7 +347,10 @@ class _Rows:
             "box_index": pa.array(_position_in_group(frame, member), pa.int32()),
             "class": pa.array(self.committee.classes, pa.string()).take(pa.array(best)),
             "confidence": pa.array(confidence, pa.float32()),
-            **{f"{edge}_px": pa.array(boxes[:, i], pa.float32()) for i, edge in enumerate(("x1", "y1", "x2", "y2"))},
+            **{
+                f"{edge}_px": pa.array(boxes[:, i], pa.float32())
+                for i, edge in enumerate(("x1", "y1", "x2", "y2"))
+            },
             "class_scores": _lists(scores),
             "box_std_px": _lists(std, null_rows=np.isnan(std).all(axis=1)),
             "match_id": pa.array(match, pa.int32()),
@@ -409,7 +385,9 @@ def _lists(values: NDArray[Any], null_rows: NDArray[np.bool_] | None = None) -> 
     return pa.ListArray.from_arrays(pa.array(np.arange(n + 1) * k, pa.int32()), flat, mask=mask)
 
 
-def _nullable(pairs: list[tuple[str, NDArray[np.float32]]] | None) -> list[tuple[str, list[float | None]]] | None:
+def _nullable(
+    pairs: list[tuple[str, NDArray[np.float32]]] | None,
+) -> list[tuple[str, list[float | None]]] | None:
     if pairs is None:
         return None
     return [(name, [None if np.isnan(v) else float(v) for v in values]) for name, values in pairs]

@@ -12,7 +12,17 @@ from functools import partial
 
 from mining.config import Config
 
-_LIBRARIES = ("numpy", "pyarrow", "duckdb", "av", "opencv-python", "torch", "torchvision", "ultralytics", "onnxruntime")
+_LIBRARIES = (
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "av",
+    "opencv-python",
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "onnxruntime",
+)
 _DECODERS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg")
 
 
@@ -43,7 +53,7 @@ def examine(config: Config | None) -> Iterator[Check]:
 def _check(what: str, find: Callable[[], str]) -> Check:
     try:
         return Check(what, True, find())
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+    except Exception as error:
         return Check(what, False, f"{error}" or type(error).__name__)
 
 
@@ -69,17 +79,20 @@ def _decoders() -> str:
 
     missing = [name for name in _DECODERS if name not in av.codecs_available]
     if "h264" in missing or "hevc" in missing:
-        raise RuntimeError(f"PyAV lacks decoders for {', '.join(missing)}: reinstall it with `pip install --force av`")
+        raise RuntimeError(
+            f"PyAV lacks decoders for {', '.join(missing)}: reinstall it with `pip install --force av`"
+        )
     return ", ".join(name for name in _DECODERS if name not in missing)
 
 
 def _devices() -> str:
+    import detectors
+
     try:
-        import torch
+        gpus = detectors.gpu_names()
     except ImportError:
         return "torch is not installed: this machine can select and answer SQL, not detect"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join([*names, f"cpu ({os.cpu_count()} cores)"])
+    return ", ".join([*gpus, f"cpu ({os.cpu_count()} cores)"])
 
 
 def _store(config: Config) -> str:

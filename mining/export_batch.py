@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mining.committee import Committee, committee_of, committee_sees
 from mining.config import Config, ExportConfig
-from mining.detect_objects import Committee, committee_of
 from mining.footage import Defaults, FootageError, Source, frame_times, read
 from mining.progress import progress
 from mining.schemas import EXPORTS
@@ -65,7 +65,9 @@ def run(store: Store, config: Config, batch_id: str) -> tuple[StageReport, Path]
         delivery = Delivery(
             batch_id=batch_id,
             classes=committee.classes,
-            images=tuple(_image(row, hashes, boxes, config.export) for row in rows if row["frame_id"] in hashes),
+            images=tuple(
+                _image(row, hashes, boxes, config.export) for row in rows if row["frame_id"] in hashes
+            ),
         )
         for vendor in config.export.vendors:
             VENDORS[vendor](delivery, partial)
@@ -73,7 +75,9 @@ def run(store: Store, config: Config, batch_id: str) -> tuple[StageReport, Path]
             shutil.rmtree(folder)
         os.replace(partial, folder)
     except OSError as error:
-        raise MiningError(f"{error.filename or folder}: cannot write the delivery: {error.strerror}") from None
+        raise MiningError(
+            f"{error.filename or folder}: cannot write the delivery: {error.strerror}"
+        ) from None
     table = _exports(batch_id, rows, hashes, errors, folder, config.export)
     store.commit("export", night, batch_id, {"exports": table}, digest=content, folder=str(folder))
     report.done = 1
@@ -102,7 +106,9 @@ def _write_images(
             size = (frames[0]["width_px"], frames[0]["height_px"])
             try:
                 times = frame_times(source, defaults)
-                decoded = list(zip(frames, read(source, times, [f["frame_index"] for f in frames], size), strict=True))
+                decoded = list(
+                    zip(frames, read(source, times, [f["frame_index"] for f in frames], size), strict=True)
+                )
             except (FootageError, OSError) as error:
                 errors |= {row["frame_id"]: str(error) for row in frames}
                 continue
@@ -125,7 +131,9 @@ def encode(rgb: NDArray[np.uint8], export: ExportConfig) -> bytes:
         options = [cv2.IMWRITE_JPEG_QUALITY, export.jpeg_quality]
         ok, content = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     if not ok:
-        raise MiningError(f"OpenCV could not encode a {rgb.shape[1]}x{rgb.shape[0]} image as {export.image_format}")
+        raise MiningError(
+            f"OpenCV could not encode a {rgb.shape[1]}x{rgb.shape[0]} image as {export.image_format}"
+        )
     return content.tobytes()
 
 
@@ -146,20 +154,15 @@ def _preannotations(
     boxes: dict[str, list[PreAnnotation]] = defaultdict(list)
     with store.connect() as con:
         con.register("chosen", pa.table({"frame_id": [row["frame_id"] for row in rows]}))
-        con.register("knows", pa.Table.from_pylist(knows, pa.schema([("detector", pa.string()), ("class", pa.string())])))
+        con.register(
+            "knows",
+            pa.Table.from_pylist(knows, pa.schema([("detector", pa.string()), ("class", pa.string())])),
+        )
         parameters = {"committee_id": committee.committee_id, "confidence": confidence}
         found = con.execute(sql_file("preannotations"), parameters).fetchall()
     for name, class_name, score, x1, y1, x2, y2, detectors in found:
         boxes[name].append(PreAnnotation(class_name, score, x1, y1, x2, y2, tuple(detectors)))
     return boxes
-
-
-def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:
-    """Which fleet classes each member can see, as the detect stage wrote it down."""
-    for marker in store.markers("detect").values():
-        if marker["committee_id"] == committee.committee_id:
-            return dict(marker["sees"])
-    return {}
 
 
 def _image(
@@ -178,7 +181,12 @@ def _image(
 
 
 def _exports(
-    batch_id: str, rows: list[dict[str, Any]], hashes: dict[str, str], errors: dict[str, str], folder: Path, export: ExportConfig
+    batch_id: str,
+    rows: list[dict[str, Any]],
+    hashes: dict[str, str],
+    errors: dict[str, str],
+    folder: Path,
+    export: ExportConfig,
 ) -> pa.Table:
     return pa.Table.from_pylist(
         [
@@ -186,7 +194,9 @@ def _exports(
                 "batch_id": batch_id,
                 "frame_id": row["frame_id"],
                 "vendor": vendor,
-                "image_uri": str(folder / _file_name(row["frame_id"], export)) if row["frame_id"] in hashes else None,
+                "image_uri": str(folder / _file_name(row["frame_id"], export))
+                if row["frame_id"] in hashes
+                else None,
                 "sha256": hashes.get(row["frame_id"]),
                 "status": "ok" if row["frame_id"] in hashes else "failed",
                 "error": errors.get(row["frame_id"]),

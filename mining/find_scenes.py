@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from mining.committee import Committee, committee_of
 from mining.config import Config
-from mining.detect_objects import Committee, committee_of
 from mining.schemas import SCENES
 from mining.store import Store, digest, sql_file
 from mining.types import StageReport
@@ -20,7 +20,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     """Find the scenes of every night that holds one of these recordings, where scores or settings changed."""
     report = StageReport("scenes")
     committee = committee_of(config)
-    scored = {where: m for where, m in store.markers("score").items() if m["committee_id"] == committee.committee_id}
+    scored = {
+        where: m for where, m in store.markers("score").items() if m["committee_id"] == committee.committee_id
+    }
     wanted = set(recording_ids)
     nights = sorted({night for (night, _), marker in scored.items() if marker["recording_id"] in wanted})
     committed = store.markers("scenes")
@@ -35,7 +37,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             report.unchanged += 1
             continue
         scenes = _find(store, config, committee, night)
-        store.commit("scenes", *where, {"scenes": scenes}, digest=content, committee_id=committee.committee_id)
+        store.commit(
+            "scenes", *where, {"scenes": scenes}, digest=content, committee_id=committee.committee_id
+        )
         report.done += 1
         report.add(scenes=scenes.num_rows)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -59,11 +60,16 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
                 report.unchanged += 1
             else:
                 recording, times = probe(source, defaults)
+                if recording.status == "unreadable" and recording.recording_id in found:
+                    # Broken files of equal content (all empty files, say) are each a failure of their own.
+                    recording = replace(recording, recording_id=digest(source.path)[:20])
                 recording_id = recording.recording_id
                 if recording_id not in found:
                     _commit(store, config, source, recording, times, signature, known, report)
             if recording_id in found:
-                report.problems.append(f"{source.path}: the same content as {found[recording_id]}; mined once")
+                report.problems.append(
+                    f"{source.path}: the same content as {found[recording_id]}; mined once"
+                )
             found.setdefault(recording_id, source.path)
             shown.advance()
     return report, sorted(found)
@@ -87,7 +93,13 @@ def _known(store: Store) -> dict[str, tuple[tuple[date, str], dict[str, Any]]]:
 def _signature(source: Source, config: Config) -> str:
     """Digest of what can be told without opening the footage: sizes and times, sampling, companions' content."""
     beside = {kind: _content_digest(path) for kind, path in companions(source).items()}
-    return digest(source.path, stat_signature(source), beside, config.footage.model_dump(exclude={"paths"}), INDEX_VERSION)
+    return digest(
+        source.path,
+        stat_signature(source),
+        beside,
+        config.footage.model_dump(exclude={"paths"}),
+        INDEX_VERSION,
+    )
 
 
 def _content_digest(path: str) -> str:
@@ -141,8 +153,6 @@ def _retract_mined(store: Store, recording_id: str, night: date) -> None:
 
 
 def _partial(recording: Recording, reason: str) -> Recording:
-    from dataclasses import replace
-
     if recording.status == "unreadable":
         return recording
     return replace(recording, status="partial", error="; ".join(filter(None, [recording.error, reason])))
@@ -189,7 +199,8 @@ def _frame_rows(
         "captured_at": pa.array(start_us + since_first_us, pa.int64()).cast(FRAMES.field("captured_at").type),
         **{name: telemetry.get(name, np.full(n, np.nan)) for name in _TELEMETRY_COLUMNS},
         "telemetry": [
-            [(name, float(values[i])) for name, values in extra.items() if np.isfinite(values[i])] for i in range(n)
+            [(name, float(values[i])) for name, values in extra.items() if np.isfinite(values[i])]
+            for i in range(n)
         ],
     }
     return pa.table([pa.array(columns[f.name], f.type, from_pandas=True) for f in FRAMES], schema=FRAMES)

@@ -1,11 +1,11 @@
 """READ FIRST: the night, stage after stage. Each stage can be run alone and hands on nothing but tables.
 
-    footage --index-->  recordings, frames            packets only, nothing is decoded
-            --detect--> detections, observations      one decode, every detector, one pass
-            --score-->  scores                        signals from detections; no GPU
-            --scenes--> scenes                        runs of hard frames
-            --select--> selections                    SQL candidates, then diversity on embeddings
-            --export--> images, manifests, exports    the same pixels, decoded again
+footage --index-->  recordings, frames            packets only, nothing is decoded
+        --detect--> detections, observations      one decode, every detector, one pass
+        --score-->  scores                        signals from detections; no GPU
+        --scenes--> scenes                        runs of hard frames
+        --select--> selections                    SQL candidates, then diversity on embeddings
+        --export--> images, manifests, exports    the same pixels, decoded again
 """
 
 from __future__ import annotations

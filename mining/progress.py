@@ -23,7 +23,9 @@ class Progress:
         if sys.stderr.isatty() and total:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=label, unit=f" {unit}", leave=False, dynamic_ncols=True, smoothing=0.1)
+            self._bar = tqdm(
+                total=total, desc=label, unit=f" {unit}", leave=False, dynamic_ncols=True, smoothing=0.1
+            )
 
     def advance(self, count: int = 1) -> None:
         """Say that ``count`` more units are done."""

@@ -47,7 +47,8 @@ class DemoResult:
     def text(self) -> str:
         """Say it to a person."""
         events = ", ".join(
-            f"{name.replace('_', ' ')} {self.caught.get(name, 0)} of {count}" for name, count in sorted(self.planted.items())
+            f"{name.replace('_', ' ')} {self.caught.get(name, 0)} of {count}"
+            for name, count in sorted(self.planted.items())
         )
         total, got = sum(self.planted.values()), sum(self.caught.values())
         return "\n".join(
@@ -124,6 +125,6 @@ def _make(folder: Path, drives: Path, seed: int) -> None:
     partial.mkdir(parents=True)
     LOG.info("rendering %d drives", _DRIVES)
     with progress("render", _DRIVES, "drives") as shown:
-        make_drives(partial, seed=seed, drives=_DRIVES, progress=lambda _done, _total: shown.advance())
+        make_drives(partial, seed=seed, drives=_DRIVES, progress=shown.advance)
     partial.rename(drives)
     stamp.touch()

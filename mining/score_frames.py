@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mining.committee import Committee, committee_of
 from mining.config import Config
-from mining.detect_objects import Committee, committee_of
 from mining.progress import progress
 from mining.schemas import SCORES, SIGNALS
 from mining.signals.disagreement import CommitteeBoxes, measure_disagreement
@@ -51,14 +51,20 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     report = StageReport("score")
     unknown = sorted(set(config.score.hardness) - set(SIGNAL_NAMES))
     if unknown:
-        raise UsageError(f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}")
+        raise UsageError(
+            f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}"
+        )
     committee = committee_of(config)
     units = _units(store, committee, recording_ids)
     committed = store.markers("score")
     reference = _load_reference(_reference_path(store, committee))
 
     def content(unit: _Unit) -> str:
-        settings = [config.score.model_dump(), committee.thresholds, None if reference is None else reference.digest]
+        settings = [
+            config.score.model_dump(),
+            committee.thresholds,
+            None if reference is None else reference.digest,
+        ]
         return digest(unit.detect_digests, settings, SCORE_VERSION)
 
     due = [unit for unit in units if committed.get((unit.night, unit.key), {}).get("digest") != content(unit)]
@@ -73,10 +79,14 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             for unit in units:
                 signals[unit.key] = _signals_of(store, committee, unit)
                 shown.advance()
-        reference = _make_reference(_reference_path(store, committee), [s for _, s in signals.values()], store)
+        reference = _make_reference(
+            _reference_path(store, committee), [s for _, s in signals.values()], store
+        )
     with progress("score", len(due), "recordings") as shown:
         for unit in due:
-            frames, found = signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit)
+            frames, found = (
+                signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit)
+            )
             table = _score_rows(frames, found, reference, config.score.hardness, committee.committee_id)
             store.commit(
                 "score", unit.night, unit.key, {"scores": table}, digest=content(unit),
@@ -242,7 +252,9 @@ def _make_reference(path: Path, found: list[Signals], store: Store) -> Reference
             values = np.quantile(values, np.linspace(0, 1, _REFERENCE_VALUES), method="nearest")
         columns[name] = [values.tolist()]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=pa.schema([(n, pa.list_(pa.float64())) for n in SIGNAL_NAMES])), sink)
+    pq.write_table(
+        pa.table(columns, schema=pa.schema([(n, pa.list_(pa.float64())) for n in SIGNAL_NAMES])), sink
+    )
     store.write_file(path, sink.getvalue().to_pybytes())
     loaded = _load_reference(path)
     assert loaded is not None

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
-from mining.detect_objects import Committee, committee_of
 from mining.schemas import SELECTIONS
 from mining.signals.quality import hamming
 from mining.store import Store, digest, sql_file
@@ -101,7 +101,9 @@ def _open_candidates(
 ) -> None:
     """Make the table ``candidates``: every eligible frame with its priority columns."""
     select = config.select
-    con.execute("CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)])
+    con.execute(
+        "CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)]
+    )
     con.execute(
         "CREATE TEMP TABLE earlier AS SELECT DISTINCT f.drive_id, f.camera, epoch_us(f.captured_at) AS at_us "
         "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE $exclude",
@@ -125,7 +127,9 @@ def _random_arm(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> _Pool:
     return _thinned(con, select, f"md5(concat({select.seed}, '|', frame_id))", count, near=None)
 
 
-def _mined_arm(con: duckdb.DuckDBPyConnection, select: SelectConfig, random_pick: _Pool) -> tuple[_Pool, FloatArray]:
+def _mined_arm(
+    con: duckdb.DuckDBPyConnection, select: SelectConfig, random_pick: _Pool
+) -> tuple[_Pool, FloatArray]:
     """Pick the rest of the budget; returns the picks in order and their distance to the nearest frame before them."""
     budget = select.budget - len(random_pick)
     pool = _thinned(con, select, "hardness", int(np.ceil(budget * select.pool_factor)), near=random_pick)
@@ -149,7 +153,9 @@ def _thinned(
     con.execute("CREATE OR REPLACE TEMP TABLE kept AS FROM open_frames LIMIT 0")
     con.execute("CREATE OR REPLACE TEMP TABLE round AS FROM open_frames LIMIT 0")
     if near is not None and len(near):
-        con.register("near", pa.table({"drive_id": near.drive_id, "camera": near.camera, "at_us": near.at_us}))
+        con.register(
+            "near", pa.table({"drive_id": near.drive_id, "camera": near.camera, "at_us": near.at_us})
+        )
         con.execute("INSERT INTO round BY NAME SELECT drive_id, camera, at_us FROM near")
         con.unregister("near")
     while True:
@@ -177,7 +183,12 @@ def _thinned(
         night=np.asarray(table["night"].to_pylist(), object),
         hardness=table["hardness"].to_numpy().astype(np.float32),
         perceptual_hash=table["perceptual_hash"].to_numpy().astype(np.uint64),
-        embedding=table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, size).astype(np.float32),
+        embedding=table["embedding"]
+        .combine_chunks()
+        .flatten()
+        .to_numpy()
+        .reshape(-1, size)
+        .astype(np.float32),
     )
 
 
@@ -201,7 +212,11 @@ def _distinct(pool: _Pool, taken: _Pool, select: SelectConfig) -> NDArray[np.int
 
 
 def _rows(
-    con: duckdb.DuckDBPyConnection, batch_id: str, committee: Committee, random_pick: _Pool, mined: tuple[_Pool, FloatArray]
+    con: duckdb.DuckDBPyConnection,
+    batch_id: str,
+    committee: Committee,
+    random_pick: _Pool,
+    mined: tuple[_Pool, FloatArray],
 ) -> pa.Table:
     """Build the rows of ``selections``, with reasons and the expected number of boxes."""
     picks, distance = mined
@@ -215,7 +230,9 @@ def _rows(
         }
     )
     con.register("chosen", chosen)
-    con.register("members", pa.table({"detector": list(committee.names), "threshold": list(committee.thresholds)}))
+    con.register(
+        "members", pa.table({"detector": list(committee.names), "threshold": list(committee.thresholds)})
+    )
     return con.sql(
         sql_file("selections"), params={"batch_id": batch_id, "committee_id": committee.committee_id}
     ).to_arrow_table().cast(SELECTIONS)  # fmt: skip

@@ -65,7 +65,9 @@ class Store:
             if not create:
                 raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
             if root.exists() and any(root.iterdir()):
-                raise UsageError(f"{root}: not a store, and not empty; name an empty or a new folder as `store`")
+                raise UsageError(
+                    f"{root}: not a store, and not empty; name an empty or a new folder as `store`"
+                )
             try:
                 (root / "tmp").mkdir(parents=True, exist_ok=True)
                 self.write_file(version_file, json.dumps({"store_version": STORE_VERSION}).encode())
@@ -139,7 +141,9 @@ class Store:
     def markers(self, stage: str) -> dict[tuple[date, str], dict[str, Any]]:
         """Read every commit of a stage: (night, key) -> what its marker says."""
         return {
-            (date.fromisoformat(path.parent.name.removeprefix("night=")), path.stem): json.loads(path.read_bytes())
+            (date.fromisoformat(path.parent.name.removeprefix("night=")), path.stem): json.loads(
+                path.read_bytes()
+            )
             for path in self._marker_files(stage)
         }
 
@@ -151,7 +155,8 @@ class Store:
         """List the files of a table whose shard is committed, in a stable order."""
         tables = self.root / "tables" / table
         return [
-            tables / marker.parent.name / f"{marker.stem}.parquet" for marker in self._marker_files(_STAGE_OF[table])
+            tables / marker.parent.name / f"{marker.stem}.parquet"
+            for marker in self._marker_files(_STAGE_OF[table])
         ]
 
     def connect(self, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
@@ -162,7 +167,9 @@ class Store:
         """
         con = duckdb.connect()
         con.execute("SET TimeZone = 'UTC'")
-        con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
+        con.execute(
+            "SET python_enable_replacements = false"
+        )  # a query's names are views, never our variables
         for name, table_schema in TABLES.items():
             files = self.committed_files(name)
             if files:

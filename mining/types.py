@@ -76,7 +76,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class FrameTimes:
-    """Every frame that a recording holds, in decode order, found without decoding."""
+    """Every frame that a recording holds, in the order in which the decoder hands them out, found without decoding."""
 
     pts_ns: NDArray[np.int64]
     """[n] exact presentation times in nanoseconds, ascending, in the container's own time base (the first frame

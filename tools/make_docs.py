@@ -1,7 +1,7 @@
 """Write the reference pages from the code: docs/commands.md and docs/tables.md.
 
-    python tools/make_docs.py            write them
-    python tools/make_docs.py --check    exit 1 where they are out of date
+python tools/make_docs.py            write them
+python tools/make_docs.py --check    exit 1 where they are out of date
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def commands() -> str:
     context = click.Context(cli, info_name="mining", max_content_width=100, terminal_width=100)
     parts.append(f"\n```text\n{cli.get_help(context)}\n```\n")
     for name, command in sorted(cli.commands.items()):
-        inner = click.Context(command, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+        inner = click.Context(
+            command, info_name=name, parent=context, max_content_width=100, terminal_width=100
+        )
         parts.append(f"\n## mining {name}\n\n```text\n{command.get_help(inner)}\n```\n")
     return "".join(parts)
 
@@ -48,7 +50,9 @@ def tables() -> str:
             doc = field.metadata[b"doc"].decode()
             parts.append(f"| {field.name} | {_sql_type(str(field.type))} | {doc} |\n")
         if folded & set(schema.names):
-            parts.append("| (signal)_pct | FLOAT | share of reference frames below this frame's signal, ties half |\n")
+            parts.append(
+                "| (signal)_pct | FLOAT | share of reference frames below this frame's signal, ties half |\n"
+            )
     return "".join(parts)
 
 

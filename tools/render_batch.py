@@ -21,7 +21,9 @@ TILE_PX = (480, 300)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--batch", required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -44,7 +46,10 @@ def main() -> None:
         ).fetchall()
     detectors = sorted({row[1] for row in boxes})
     options.out.mkdir(parents=True, exist_ok=True)
-    tiles = [_tile(frame, [b for b in boxes if b[0] == frame[0]], detectors, options.confidence) for frame in frames]
+    tiles = [
+        _tile(frame, [b for b in boxes if b[0] == frame[0]], detectors, options.confidence)
+        for frame in frames
+    ]
     for sheet, start in enumerate(range(0, len(tiles), options.per_sheet)):
         part = tiles[start : start + options.per_sheet]
         part += [np.zeros_like(tiles[0])] * (-len(part) % 3)
@@ -66,7 +71,15 @@ def _tile(frame: tuple, boxes: list[tuple], detectors: list[str], confidence: fl
         colour = COLOURS[detectors.index(detector) % len(COLOURS)]
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2 if score >= confidence else 1)
         if score >= confidence:
-            cv2.putText(image, f"{name[:5]} {score:.2f}", (x1, max(10, y1 - 2)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1)
+            cv2.putText(
+                image,
+                f"{name[:5]} {score:.2f}",
+                (x1, max(10, y1 - 2)),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.35,
+                colour,
+                1,
+            )
     tile = np.zeros((height, width, 3), np.uint8)
     tile[: image.shape[0], : image.shape[1]] = image
     text = f"{arm} {rank}  hardness {hardness:.2f}  {drive[-40:]}"

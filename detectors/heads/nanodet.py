@@ -50,7 +50,9 @@ def _pair(
     bins, rest = divmod(same[1].shape[1], 4) if len(same) == 2 else (0, 0)
     if len(outputs) != 2 * len(sizes) or rest or not MIN_BINS <= bins <= MAX_BINS:
         counts = ", ".join(str(height * width) for height, width in sizes)
-        raise WrongHeadError(f"for each of {counts} cells, scores [1, cells, classes] and edges [1, cells, 4 * bins]")
+        raise WrongHeadError(
+            f"for each of {counts} cells, scores [1, cells, classes] and edges [1, cells, 4 * bins]"
+        )
     return same[0], same[1].view(cells, 4, bins)
 
 

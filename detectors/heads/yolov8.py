@@ -19,7 +19,12 @@ def decode(outputs: Sequence[torch.Tensor], input_size_px: tuple[int, int]) -> D
     """Read one output [1, 4 + m, n]: centre x and y, width, height (input pixels), then m scores in 0..1."""
     height, width = input_size_px
     positions = sum((height // stride) * (width // stride) for stride in STRIDES_PX)
-    fits = len(outputs) == 1 and outputs[0].ndim == 3 and outputs[0].shape[1] > 4 and outputs[0].shape[2] == positions
+    fits = (
+        len(outputs) == 1
+        and outputs[0].ndim == 3
+        and outputs[0].shape[1] > 4
+        and outputs[0].shape[2] == positions
+    )
     if not fits:
         raise WrongHeadError(f"one output [1, 4 + classes, {positions}]")
     rows = outputs[0][0].T

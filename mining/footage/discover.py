@@ -25,7 +25,8 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
 
     A path is a folder (searched with all below it), a file, a glob (``**`` allowed), or a list file (``@drives.lst``,
     or any .txt or .lst): one path a line, relative to the list's folder, ``#`` begins a comment line. Hidden names are
-    passed over, as are links that lead in a circle. A folder that holds images directly is one recording.
+    passed over, as are folders called ``masks`` (unless named outright) and links that lead in a circle. A folder that
+    holds images directly is one recording.
 
     Returns the sources sorted by path, each once, and what gave no footage.
     """

@@ -228,8 +228,6 @@ class _Run:
             return
         pts_ns = ticks_to_ns(ticks, self._opened.stream.time_base)
         self._reached_ns = pts_ns if self._reached_ns is None else max(self._reached_ns, pts_ns)
-        if packet.is_keyframe:
-            self._keys.append((ordinal, pts_ns))
         if is_frame(packet):
             self._ordinals.setdefault(pts_ns, deque()).append(ordinal)
 
@@ -237,10 +235,9 @@ class _Run:
         """Find out which frame a picture is; None for one that is not in the index."""
         last_index, last_ns = self._last
         tick_s = self._opened.stream.time_base
-        if (
-            frame.pts is None or tick_s is None or not self._opened.has_display_times
-        ):  # the n-th picture is frame n
-            index, ordinal = last_index + 1, self._packets_sent - 1
+        if frame.pts is None or tick_s is None or not self._opened.has_display_times:
+            # The n-th picture is frame n. Its packet was sent at most the reorder depth before the latest one.
+            index, ordinal = last_index + 1, max(0, self._packets_sent - 1 - self._reorder_depth)
             pts_ns = int(self._times.pts_ns[index]) if index < len(self._times) else 0
         else:
             pts_ns = ticks_to_ns(frame.pts, tick_s)
@@ -256,6 +253,8 @@ class _Run:
             raise _Trouble
         if frame.is_corrupt:
             self._note_damage(ordinal)
+        if frame.key_frame and self._opened.has_display_times:  # the decoder's word: flags of packets may lie
+            self._keys.append((ordinal, pts_ns))
         return _Picture(index, ordinal, pts_ns, bool(frame.key_frame), frame if self._wanted[index] else None)
 
     def _note_damage(self, ordinal: int) -> None:
@@ -266,8 +265,10 @@ class _Run:
     def _is_damaged(self, picture: _Picture) -> bool:
         """Whether a packet was damaged between the key frame that a picture hangs on and the picture itself.
 
-        Without timestamps (raw streams) a lost picture shifts the count, so that nothing after damage is trusted.
+        Where pictures are only counted, a lost one shifts the count: nothing from just before the damage is trusted.
         """
+        if not self._opened.has_display_times:
+            return bool(self._damaged) and self._damaged[0] <= picture.ordinal + self._reorder_depth
         keys = (o for o, pts_ns in reversed(self._keys) if o <= picture.ordinal and pts_ns <= picture.pts_ns)
         first = bisect.bisect_left(self._damaged, next(keys, 0))
         return first < len(self._damaged) and self._damaged[first] <= picture.ordinal

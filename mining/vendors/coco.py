@@ -11,7 +11,8 @@ from mining.vendors.delivery import Delivery
 def write_manifest(delivery: Delivery, folder: Path) -> None:
     """Write ``coco.json``: ids from 1 in the order of the batch; boxes are x, y, width, height in pixels."""
     category = {name: number for number, name in enumerate(delivery.classes, start=1)}
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for image_id, image in enumerate(delivery.images, start=1):
         images.append(
             {
@@ -41,8 +42,12 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
     document = {
         "info": {"description": f"mining batch {delivery.batch_id}", "version": "1.0"},
         "licenses": [],
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in category.items()],
+        "categories": [
+            {"id": number, "name": name, "supercategory": ""} for name, number in category.items()
+        ],
         "images": images,
         "annotations": annotations,
     }
-    (folder / "coco.json").write_text(json.dumps(document, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    (folder / "coco.json").write_text(
+        json.dumps(document, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+    )

@@ -51,7 +51,9 @@ class DetectorContract:
         assert len(predictions.frame_index) > 3
         assert not predictions.errors
 
-    def test_shapes_and_types(self, detector: Detector, predictions: Predictions, frames: list[Frame]) -> None:
+    def test_shapes_and_types(
+        self, detector: Detector, predictions: Predictions, frames: list[Frame]
+    ) -> None:
         n, b, c = len(predictions.frame_index), len(frames), len(detector.classes)
         assert predictions.frame_index.dtype == np.int32
         assert predictions.boxes_px.shape == (n, 4)
@@ -89,7 +91,11 @@ class DetectorContract:
         self, detector: Detector, predictions: Predictions
     ) -> None:
         assert detector.seen.any()
-        for values in (predictions.class_scores, predictions.dense_entropy_max, predictions.dense_entropy_mean):
+        for values in (
+            predictions.class_scores,
+            predictions.dense_entropy_max,
+            predictions.dense_entropy_mean,
+        ):
             assert (np.isnan(values) == ~detector.seen).all()
         known = predictions.class_scores[:, detector.seen]
         assert known.min() >= 0
@@ -129,10 +135,17 @@ class DetectorContract:
         for i, frame in enumerate(frames):
             single = detector.predict(Batch([frame]))
             rows = predictions.frame_index == i
-            got, wanted = single.class_scores[:, detector.seen], predictions.class_scores[rows][:, detector.seen]
-            assert_same_boxes(single.boxes_px, got, predictions.boxes_px[rows], wanted, 0.99, self.score_tolerance)
+            got, wanted = (
+                single.class_scores[:, detector.seen],
+                predictions.class_scores[rows][:, detector.seen],
+            )
+            assert_same_boxes(
+                single.boxes_px, got, predictions.boxes_px[rows], wanted, 0.99, self.score_tolerance
+            )
             np.testing.assert_allclose(single.embeddings[0], predictions.embeddings[i], atol=1e-3)
-            np.testing.assert_allclose(single.dense_entropy_mean[0], predictions.dense_entropy_mean[i], atol=1e-3)
+            np.testing.assert_allclose(
+                single.dense_entropy_mean[0], predictions.dense_entropy_mean[i], atol=1e-3
+            )
 
     def test_sharing_a_batch_changes_nothing(
         self, load: Load, detector: Detector, predictions: Predictions, frames: list[Frame]
@@ -149,7 +162,9 @@ class DetectorContract:
         assert not result.errors
         assert np.isfinite(result.embeddings).all()
 
-    @pytest.mark.parametrize(("height", "width"), [(333, 187), (97, 451), (1, 64)], ids=["portrait", "odd", "thin"])
+    @pytest.mark.parametrize(
+        ("height", "width"), [(333, 187), (97, 451), (1, 64)], ids=["portrait", "odd", "thin"]
+    )
     def test_any_frame_size(self, detector: Detector, frames: list[Frame], height: int, width: int) -> None:
         frame = np.ascontiguousarray(np.resize(frames[0], (height, width, 3)))
         result = detector.predict(Batch([frame]))
@@ -157,7 +172,9 @@ class DetectorContract:
         assert (result.boxes_px <= np.array([width, height] * 2)).all()
         assert (result.boxes_px >= 0).all()
 
-    def test_the_floor_only_cuts_the_tail(self, load: Load, predictions: Predictions, frames: list[Frame]) -> None:
+    def test_the_floor_only_cuts_the_tail(
+        self, load: Load, predictions: Predictions, frames: list[Frame]
+    ) -> None:
         higher = load(floor=0.08, threshold=0.3).predict(Batch(frames))
         confidence = np.nanmax(predictions.class_scores, axis=1)
         best = confidence.argmax()

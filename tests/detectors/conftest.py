@@ -35,7 +35,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, road_frames: list[Frame]) ->
     def build(architecture: str) -> Path:
         path = folder / f"{Path(architecture).stem}.pt"
         if not path.exists():
-            save_checkpoint(lively_model(architecture, 6, road_frames[:2]), path)
+            images = road_frames[: 1 if architecture == "rtdetr-l.yaml" else 2]  # a large model
+            save_checkpoint(lively_model(architecture, 6, images), path)
         return path
 
     return build
@@ -48,4 +49,6 @@ def exported_onnx(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -
 
     checkpoint = tmp_path_factory.mktemp("exported") / "yolov8n_weather.pt"
     shutil.copy(shared_data / "weights" / "yolov8n_weather.pt", checkpoint)
-    return checkpoint, Path(YOLO(str(checkpoint)).export(format="onnx", imgsz=320, simplify=False, verbose=False))
+    return checkpoint, Path(
+        YOLO(str(checkpoint)).export(format="onnx", imgsz=320, simplify=False, verbose=False)
+    )

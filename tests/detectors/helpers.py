@@ -92,7 +92,9 @@ def lively_model(architecture: str, class_count: int, images: Sequence[Frame], s
             for layer in layers:
                 _spread_outputs(model, tensor, layer, 0.97 if is_class else 0.03, low, high)
                 bins = getattr(model.model[-1], "reg_max", 1)
-                if not is_class and bins > 1:  # near edges are likelier than far ones: boxes that fit into the frame
+                if (
+                    not is_class and bins > 1
+                ):  # near edges are likelier than far ones: boxes that fit into the frame
                     layer.bias.sub_(torch.arange(bins).repeat(4))
     return model
 
@@ -101,7 +103,10 @@ def _last_layers(model: nn.Module) -> list[tuple[list[Any], bool, float, float]]
     """Groups of last layers, whether they give classes, and the range that the top of their outputs shall cover."""
     head = model.model[-1]
     if hasattr(head, "dec_score_head"):
-        return [([head.dec_score_head[-1]], True, -2.0, 0.0), ([head.dec_bbox_head[-1].layers[-1]], False, -1.0, 1.0)]
+        return [
+            ([head.dec_score_head[-1]], True, -2.0, 0.0),
+            ([head.dec_bbox_head[-1].layers[-1]], False, -1.0, 1.0),
+        ]
     edges = (1.0, 6.0) if head.reg_max == 1 else (-3.0, 3.0)
     return [
         group

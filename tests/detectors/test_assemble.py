@@ -90,7 +90,9 @@ def test_dense_entropy_equals_the_formula() -> None:
         return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
 
     assert largest[0].tolist() == pytest.approx([math.log(2), entropy(0.2)])
-    assert mean[0].tolist() == pytest.approx([(math.log(2) + 2 * entropy(0.1)) / 3, entropy(0.2) / 3], abs=1e-6)
+    assert mean[0].tolist() == pytest.approx(
+        [(math.log(2) + 2 * entropy(0.1)) / 3, entropy(0.2) / 3], abs=1e-6
+    )
 
 
 def test_a_class_that_maps_to_nothing_does_not_exist() -> None:

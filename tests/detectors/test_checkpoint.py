@@ -103,7 +103,9 @@ def test_calls_are_never_made(
         model.model[0].extra = call
         content: Any = {"model": model}
     else:
-        content = {"whole": call, "model": {"model": call}, "extra": {"model": small_model, "extra": call}}[place]
+        content = {"whole": call, "model": {"model": call}, "extra": {"model": small_model, "extra": call}}[
+            place
+        ]
     if name == "ultralytics model from yaml" and place in {"extra", "inside the model"}:
         # A class that checkpoints name anyway: the call makes an inert stand-in, and nothing is read from the yaml.
         path = tmp_path / "hostile.pt"
@@ -240,7 +242,9 @@ def test_names_and_sizes(tmp_path: Path, small_model: nn.Module) -> None:
         detectors.load(path, head="yolov8")
 
 
-def test_a_frame_that_breaks_the_model_is_a_failure_of_that_frame(tmp_path: Path, small_model: nn.Module) -> None:
+def test_a_frame_that_breaks_the_model_is_a_failure_of_that_frame(
+    tmp_path: Path, small_model: nn.Module
+) -> None:
     detector: Any = detectors.load(save_checkpoint(small_model, tmp_path / "model.pt"), floor=0.01)
     frames = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
     frames[0][20:40, 20:40] = 255

@@ -148,16 +148,21 @@ def test_settings() -> None:
     ],
 )
 def test_digest_holds_what_changes_predictions(change: dict[str, Any], same: bool) -> None:
-    def digest(spec: DetectorSpec, sha: str = "s", size: tuple[int, int] = (640, 640), classes: str = "c") -> str:
+    def digest(
+        spec: DetectorSpec, sha: str = "s", size: tuple[int, int] = (640, 640), classes: str = "c"
+    ) -> str:
         return weights.spec_digest(spec, sha, size, classes)
 
     plain = digest(DetectorSpec("w.pt"))
     assert (digest(DetectorSpec(**{"weights": "w.pt", **change})) == plain) == same
-    assert len({plain, digest(DetectorSpec("w.pt"), sha="t"), digest(DetectorSpec("w.pt"), size=(320, 320))}) == 3
+    assert (
+        len({plain, digest(DetectorSpec("w.pt"), sha="t"), digest(DetectorSpec("w.pt"), size=(320, 320))})
+        == 3
+    )
     assert digest(DetectorSpec("w.pt"), classes="d") != plain
 
 
 def test_a_detector_that_sees_nothing_of_the_fleet(shared_data: Path) -> None:
     classes = detectors.ClassMap.of(["boat"], {"persons": "boat"})
-    with pytest.raises(DetectorError, match="none of the model's classes .*'person' looks like 'persons'"):
+    with pytest.raises(DetectorError, match=r"none of the model's classes .*'person' looks like 'persons'"):
         detectors.load(shared_data / "weights" / "yolov8n_weather.pt", classes)

@@ -95,7 +95,9 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", list(HEADS))
-def test_decoding_equals_the_published_formulas(shared_data: Path, road_frames: list[Frame], head: str) -> None:
+def test_decoding_equals_the_published_formulas(
+    shared_data: Path, road_frames: list[Frame], head: str
+) -> None:
     name, side, mean, std, reference = HEADS[head]
     path = shared_data / "weights" / name
     detector = detectors.load(path, head=head, floor=0.1, threshold=0.4, suppress_iou=0.6, max_boxes=1000)
@@ -106,10 +108,14 @@ def test_decoding_equals_the_published_formulas(shared_data: Path, road_frames: 
         boxes = np.array([row[0] for row in wanted]) * [width, height, width, height]
         scores = np.array([row[1] for row in wanted])
         assert len(wanted) > 5
-        assert_same_boxes(got.boxes_px, got.class_scores, boxes.clip(0, [width, height] * 2), scores, 0.995, 1e-3)
+        assert_same_boxes(
+            got.boxes_px, got.class_scores, boxes.clip(0, [width, height] * 2), scores, 0.995, 1e-3
+        )
         if got.box_std_px is not None:
             spread = np.array([row[2] for row in wanted]) * [width, height, width, height]
-            np.testing.assert_allclose(got.box_std_px, spread, rtol=0.02, atol=0.05)  # both sorted by confidence
+            np.testing.assert_allclose(
+                got.box_std_px, spread, rtol=0.02, atol=0.05
+            )  # both sorted by confidence
 
 
 def test_cars_are_found_where_they_are(shared_data: Path, road_frames: list[Frame]) -> None:
@@ -130,14 +136,19 @@ def graph(
     nodes = [helper.make_node("Conv", ["images", "w"], ["map"], strides=[2, 2])]
     initializers = [weight]
     for name, shape in outputs.items():
-        initializers.append(helper.make_tensor(f"{name}_data", TensorProto.FLOAT, shape, np.zeros(math.prod(shape))))
+        initializers.append(
+            helper.make_tensor(f"{name}_data", TensorProto.FLOAT, shape, np.zeros(math.prod(shape)))
+        )
         nodes.append(helper.make_node("Identity", [f"{name}_data"], [name]))
     model = helper.make_model(
         helper.make_graph(
             nodes,
             "graph",
             [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, channels, side, side])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in outputs.items()
+            ],
             initializers,
         ),
         opset_imports=[helper.make_opsetid("", 17)],
@@ -198,7 +209,9 @@ def test_wrong_head(shared_data: Path, write: Callable[[onnx.ModelProto], Path])
     assert "yolov8, nanodet, fastestdet" in refusal(nanodet, head=None)
 
 
-def test_weights_outside_the_file_are_refused(tmp_path: Path, write: Callable[[onnx.ModelProto], Path]) -> None:
+def test_weights_outside_the_file_are_refused(
+    tmp_path: Path, write: Callable[[onnx.ModelProto], Path]
+) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(1000))
     for location in ("weights.bin", "/etc/passwd", "../../../etc/passwd", str(secret)):

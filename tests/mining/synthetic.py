@@ -42,13 +42,23 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
     embeddings = rng.normal(size=(n, 8)) if drive.embeddings is None else np.asarray(drive.embeddings)
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     hashes = rng.integers(0, 2**63, n) if drive.hashes is None else drive.hashes
-    common = {"recording_id": drive.recording_id, "drive_id": drive.drive_id or drive.recording_id, "camera": drive.camera}
+    common = {
+        "recording_id": drive.recording_id,
+        "drive_id": drive.drive_id or drive.recording_id,
+        "camera": drive.camera,
+    }
     recording = {
         **common, "uri": f"/{drive.recording_id}.mp4", "kind": "video", "started_at": start, "status": "ok",
         "tags": list(drive.tags), "frame_count": n,
     }  # fmt: skip
     frames = [
-        {**common, "frame_id": ids[i], "frame_index": i, "pts_ns": i * 10**9, "captured_at": start + timedelta(seconds=i)}
+        {
+            **common,
+            "frame_id": ids[i],
+            "frame_index": i,
+            "pts_ns": i * 10**9,
+            "captured_at": start + timedelta(seconds=i),
+        }
         for i in range(n)
     ]
     observed = [
@@ -65,19 +75,29 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
         }
         for i, h in enumerate(drive.hardness)
     ]  # fmt: skip
-    rows = {"recordings": [recording], "frames": frames, "observations": observed, "detections": [], "scores": scores}
+    rows = {
+        "recordings": [recording],
+        "frames": frames,
+        "observations": observed,
+        "detections": [],
+        "scores": scores,
+    }
     tables = {name: table(name, values) for name, values in rows.items()}
     key = drive.recording_id
     notes = {"recording_id": key, "committee_id": COMMITTEE}
     store.commit("index", NIGHT, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes)
-    store.commit("detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes)
+    store.commit(
+        "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes
+    )
     store.commit("score", NIGHT, key, {"scores": tables["scores"]}, digest=f"{key}", **notes)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     """Build a table of a known schema; columns that are not given are NULL."""
     schema = TABLES[name]
-    return pa.Table.from_pylist([{column: row.get(column) for column in schema.names} for row in rows], schema)
+    return pa.Table.from_pylist(
+        [{column: row.get(column) for column in schema.names} for row in rows], schema
+    )
 
 
 def store_of(folder: Path, *drives: Drive) -> Store:

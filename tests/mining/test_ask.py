@@ -22,7 +22,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_answers_over_the_views(store: Store) -> None:
-    table = ask.query(store.root, "SELECT frame_id, hardness FROM mined WHERE tags['city'] IS NOT NULL ORDER BY hardness")
+    table = ask.query(
+        store.root, "SELECT frame_id, hardness FROM mined WHERE tags['city'] IS NOT NULL ORDER BY hardness"
+    )
     assert table["frame_id"].to_pylist() == ["r1-0000000", "r1-0000001"]
     assert ask.query(store.root, "EXPLAIN SELECT 1").num_rows == 1
     assert "hardness" in ask.query(store.root, "DESCRIBE mined")["column_name"].to_pylist()
@@ -48,7 +50,9 @@ def test_answers_over_the_views(store: Store) -> None:
         "SELECT no_such_column FROM mined",
     ],
 )
-def test_whatever_writes_or_leaves_the_store_is_refused_in_words(store: Store, tmp_path: Path, text: str) -> None:
+def test_whatever_writes_or_leaves_the_store_is_refused_in_words(
+    store: Store, tmp_path: Path, text: str
+) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("password\nhunter2\n")
     with pytest.raises(UsageError) as caught:

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import click
+import make_docs
 import pytest
 
 from mining.cli import cli
 from tests.mining.synthetic import Drive, store_of
-from tools import make_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 MINING = [sys.executable, "-c", "from mining.cli import main; main()"]
@@ -73,7 +73,9 @@ def test_wrong_use_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[s
 def test_missing_weights_are_one_line_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "drives").mkdir()
     (tmp_path / "drives" / "a.mp4").write_text("no video")
-    (tmp_path / "c.toml").write_text('[footage]\npaths = ["drives"]\n[[detector]]\nweights = "gone/none.onnx"\nhead = "nanodet"\n')
+    (tmp_path / "c.toml").write_text(
+        '[footage]\npaths = ["drives"]\n[[detector]]\nweights = "gone/none.onnx"\nhead = "nanodet"\n'
+    )
     done = run("run", "c.toml", folder=tmp_path)
     assert done.returncode == 1
     assert "none.onnx" in done.stderr
@@ -96,7 +98,9 @@ def test_doctor_says_what_this_machine_can_do() -> None:
 
 
 def test_doctor_names_what_a_config_lacks(tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text('[footage]\npaths = ["none"]\n[[detector]]\nweights = "gone/a.onnx"\nhead = "nanodet"\n')
+    (tmp_path / "c.toml").write_text(
+        '[footage]\npaths = ["none"]\n[[detector]]\nweights = "gone/a.onnx"\nhead = "nanodet"\n'
+    )
     done = run("doctor", "--config", "c.toml", folder=tmp_path)
     assert done.returncode == 1
     assert "FAIL  footage" in done.stdout
@@ -104,7 +108,8 @@ def test_doctor_names_what_a_config_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "package"), [("libGL.so.1", "libgl1"), ("libgthread-2.0.so.0", "libglib2.0-0"), ("libX11.so.6", "libx11-6")]
+    ("library", "package"),
+    [("libGL.so.1", "libgl1"), ("libgthread-2.0.so.0", "libglib2.0-0"), ("libX11.so.6", "libx11-6")],
 )
 def test_a_missing_system_library_names_its_debian_package(library: str, package: str) -> None:
     code = (

@@ -62,7 +62,9 @@ def test_missing_file_is_one_line(tmp_path: Path) -> None:
 
 def test_overrides_reach_every_level_and_are_checked(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    loaded = config.load(path, ("select.budget=7", "detector.0.threshold=0.5", "store=elsewhere", "select.where=a > 1"))
+    loaded = config.load(
+        path, ("select.budget=7", "detector.0.threshold=0.5", "store=elsewhere", "select.where=a > 1")
+    )
     assert (loaded.select.budget, loaded.detector[0].threshold, loaded.select.where) == (7, 0.5, "a > 1")
     assert loaded.store_path == tmp_path / "elsewhere"
     for wrong, words in [

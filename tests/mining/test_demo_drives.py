@@ -55,7 +55,9 @@ def test_another_seed_gives_another_drive(drives: Path, tmp_path: Path) -> None:
 
 def test_each_drive_has_exactly_its_four_files(drives: Path) -> None:
     endings = (".csv", ".mp4", ".toml", ".truth.parquet")
-    assert sorted(p.name for p in drives.iterdir()) == sorted(s.stem + e for s in SCRIPTS[:2] for e in endings)
+    assert sorted(p.name for p in drives.iterdir()) == sorted(
+        s.stem + e for s in SCRIPTS[:2] for e in endings
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS[:2], ids=lambda script: script.stem)
@@ -116,7 +118,9 @@ def test_frames_at_the_red_light_are_identical_once_decoded(tmp_path: Path) -> N
     assert sum(change == 0 for change in still) >= 0.8 * len(still), still
 
 
-@pytest.mark.parametrize(("more", "what"), [({"drives": 0}, "drives is 0"), ({"seconds": 0.0}, "seconds is 0")])
+@pytest.mark.parametrize(
+    ("more", "what"), [({"drives": 0}, "drives is 0"), ({"seconds": 0.0}, "seconds is 0")]
+)
 def test_impossible_sizes_are_refused_in_one_line(tmp_path: Path, more: dict, what: str) -> None:
     with pytest.raises(UsageError, match=what) as refused:
         make_drives(tmp_path, **more)
@@ -125,4 +129,9 @@ def test_impossible_sizes_are_refused_in_one_line(tmp_path: Path, more: dict, wh
 
 def test_importing_the_demo_is_light() -> None:
     code = "import sys, mining.demo; print({'torch', 'ultralytics', 'duckdb', 'scipy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )

@@ -44,7 +44,14 @@ def test_rare_events_are_frames_in_which_enough_of_them_shows(folder: Path) -> N
 
 
 def test_caught_names_each_event_with_its_frames(folder: Path) -> None:
-    chosen = [("d1_front", 5), ("d1_front", 3), ("d1_front", 6), ("d1_front", 4), ("d1_front", 4), ("unknown", 4)]
+    chosen = [
+        ("d1_front", 5),
+        ("d1_front", 3),
+        ("d1_front", 6),
+        ("d1_front", 4),
+        ("d1_front", 4),
+        ("unknown", 4),
+    ]
     assert caught(folder, chosen) == {"d1/animal-0": [("d1_front", 4), ("d1_front", 5)]}
     assert caught(folder, []) == {}
     assert set(caught(folder, rare_events(folder))) == {"d1/animal-0", "d2/lost_cargo-0"}

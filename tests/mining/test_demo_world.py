@@ -23,7 +23,9 @@ def renderer(number: int) -> Renderer:
 
 
 def number_of(**wanted: str) -> int:
-    return next(i for i, s in enumerate(SCRIPTS) if all(getattr(s, key) == value for key, value in wanted.items()))
+    return next(
+        i for i, s in enumerate(SCRIPTS) if all(getattr(s, key) == value for key, value in wanted.items())
+    )
 
 
 def changed(number: int, index: int) -> tuple[np.ndarray, list[Box]]:
@@ -49,7 +51,12 @@ def test_boxes_lie_on_objects_and_objects_in_boxes(index: int) -> None:
             # A tight box: something of the object touches the outer tenth at each of its four sides.
             inside = difference[rows, columns] > 6
             h, w = inside.shape
-            for edge in (inside[: 2 + h // 10], inside[-2 - h // 10 :], inside[:, : 2 + w // 10], inside[:, -2 - w // 10 :]):
+            for edge in (
+                inside[: 2 + h // 10],
+                inside[-2 - h // 10 :],
+                inside[:, : 2 + w // 10],
+                inside[:, -2 - w // 10 :],
+            ):
                 assert edge.any(), box
     strongly = difference > 60
     assert strongly.sum() > 500
@@ -72,7 +79,9 @@ def test_visible_fraction_is_what_the_pixels_say() -> None:
 
     def bus_boxes(near_x: float | None) -> list[Box]:
         both = _two(world, near_x or 0.0)
-        paint.painter.world = paint.world = both if near_x is not None else replace(both, actors=both.actors[:1])
+        paint.painter.world = paint.world = (
+            both if near_x is not None else replace(both, actors=both.actors[:1])
+        )
         return [box for box in paint.frame(100)[1] if box.kind == "bus"]
 
     assert [box.visible_fraction for box in bus_boxes(None)] == [pytest.approx(1.0, abs=0.01)]

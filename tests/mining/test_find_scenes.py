@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mining import find_scenes
+from mining.committee import Committee
 from mining.config import Config
-from mining.detect_objects import Committee
 from mining.store import Store
 from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
 
@@ -22,7 +22,9 @@ def committee(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(**scenes: Any) -> Config:
-    return Config.model_validate({"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "scenes": scenes})
+    return Config.model_validate(
+        {"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "scenes": scenes}
+    )
 
 
 def scenes(store: Store) -> list[dict[str, Any]]:
@@ -54,7 +56,9 @@ def test_runs_equal_a_plain_walk(tmp_path: Path, settings: tuple[float, float, i
         mine = [row for row in found if row["drive_id"] == name]
         start = min(row["start_ns"] for row in found) if found else 0
         day_ns = start - start % (86_400 * 10**9)
-        got = [((r["start_ns"] - day_ns) // 10**9, (r["end_ns"] - day_ns) // 10**9, r["frames"]) for r in mine]
+        got = [
+            ((r["start_ns"] - day_ns) // 10**9, (r["end_ns"] - day_ns) // 10**9, r["frames"]) for r in mine
+        ]
         assert got == walk(values, least, gap_s, frames)
         for row in mine:
             seconds = range((row["start_ns"] - day_ns) // 10**9, (row["end_ns"] - day_ns) // 10**9 + 1)

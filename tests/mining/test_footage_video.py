@@ -60,7 +60,9 @@ def assert_exact(path: Path, rounds: int = 4, seed: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name", REAL_CLIPS)
-def test_real_clips_are_listed_as_they_decode_and_read_exactly(shared_data: Path, name: str) -> None:
+def test_real_clips_are_listed_as_they_decode_and_read_exactly(
+    shared_data: Path, name: str, opened_with: list[int]
+) -> None:
     path = shared_data / "video" / name
     count, promised, size = REAL_CLIPS[name]
     recording, times = probed(path)
@@ -72,6 +74,7 @@ def test_real_clips_are_listed_as_they_decode_and_read_exactly(shared_data: Path
     asked = sorted({0, count - 1, *choose.sample(range(count), 12)})
     got = {f.frame_index: f for f in read(video(path), times, asked, size)}
     assert sorted(got) == asked
+    assert set(opened_with) == {0}
     with av.open(str(path)) as container:
         time_base = container.streams.video[0].time_base
         seen = 0
@@ -81,6 +84,20 @@ def test_real_clips_are_listed_as_they_decode_and_read_exactly(shared_data: Path
             if n in got:
                 np.testing.assert_array_equal(got[n].rgb, frame.to_ndarray(format="rgb24"))
     assert seen == count
+
+
+@pytest.fixture
+def opened_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Thread counts with which the reader opened files: 1 means that it took the file for damaged."""
+    threads: list[int] = []
+    original = reader.open_video
+
+    def open_video(path: str, count: int):  # type: ignore[no-untyped-def]
+        threads.append(count)
+        return original(path, count)
+
+    monkeypatch.setattr(reader, "open_video", open_video)
+    return threads
 
 
 X264_OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:b-pyramid=normal:keyint=12:min-keyint=12:scenecut=0"}
@@ -108,10 +125,33 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_reads_exactly(tmp_path: Path, name: str) -> None:
+def test_every_form_reads_exactly(tmp_path: Path, name: str, opened_with: list[int]) -> None:
     codec, options = FORMS[name]
     raw = {"raw.265": "hevc"}.get(name)
     assert_exact(encode(tmp_path / name, codec, options=options, container_format=raw))
+    assert set(opened_with) == {0}
+
+
+def test_key_flags_that_lie_are_found_out(tmp_path: Path) -> None:
+    clean = encode(
+        tmp_path / "clean.mkv", "mpeg4", ticks=range(200), gop=100, options={"sc_threshold": "1000000000"}
+    )
+    reference = [rgb for _, rgb in decoded(clean)]
+    path = tmp_path / "all flagged.mp4"
+    with av.open(str(clean)) as source, av.open(path, "w") as writer:
+        stream = source.streams.video[0]
+        out = writer.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.is_keyframe = True
+                packet.stream = out
+                writer.mux(packet)
+    with av.open(str(path)) as container:
+        assert all(p.is_keyframe for p in container.demux(video=0) if p.size)
+    _, times = probed(path)
+    for asked in ([60], [150], [10, 90, 199]):
+        for frame in read(video(path), times, asked):
+            np.testing.assert_array_equal(frame.rgb, reference[frame.frame_index])
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +325,24 @@ def test_motion_jpeg_names_each_damaged_frame(tmp_path: Path) -> None:
     assert [f.frame_index for f in read(video(path), times, range(60)) if f.rgb is None] == [20]
 
 
+def test_nothing_after_damage_is_trusted_where_frames_are_only_counted(tmp_path: Path) -> None:
+    clean = encode(tmp_path / "clean.h264", options={"bf": "2"})
+    reference = [rgb for _, rgb in decoded(clean)]
+    with av.open(str(clean)) as container:
+        sizes = [p.size for p in container.demux(video=0)]
+    data = bytearray(clean.read_bytes())
+    start = sum(sizes[:30]) + 20
+    data[start : start + sizes[30] // 2] = b"\xff" * (sizes[30] // 2)
+    path = tmp_path / "spoilt.h264"
+    path.write_bytes(data)
+    _, times = probed(path)
+    good = [f.frame_index for f in read(video(path), times, range(len(times))) if f.rgb is not None]
+    assert good == list(range(len(good)))
+    assert 20 <= len(good) <= 34
+    for frame in read(video(path), times, good):
+        np.testing.assert_array_equal(frame.rgb, reference[frame.frame_index])
+
+
 def cut(path: Path, share: float) -> Path:
     """Keep the first part of a file's bytes."""
     short = path.with_name(f"cut-{path.name}")
@@ -338,7 +396,7 @@ def test_unreadable_files_say_why_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "playlist.mp4").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{whole}\n#EXT-X-ENDLIST\n"
     )
-    (tmp_path / "concat.mp4").write_text(f"ffconcat version 1.0\nfile '{whole}'\n")
+    (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile whole.mp4\n")
     with av.open(tmp_path / "sound.mp4", "w") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")

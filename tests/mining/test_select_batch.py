@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mining import select_batch
+from mining.committee import Committee
 from mining.config import Config
-from mining.detect_objects import Committee
 from mining.store import Store
 from mining.types import UsageError
 from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
@@ -70,7 +70,15 @@ def test_thinning_in_sql_equals_a_greedy_walk(tmp_path: Path) -> None:
     hardness = RNG.random(300).round(2)  # with ties
     store = store_of(tmp_path, Drive("r0", hardness.tolist(), drive_id="d0"))
     _, batch = select(
-        store, config(budget=40, min_gap_s=4.0, random_share=0.0, strategy="top_k", pool_factor=1.0, max_duplicate_bits=-1)
+        store,
+        config(
+            budget=40,
+            min_gap_s=4.0,
+            random_share=0.0,
+            strategy="top_k",
+            pool_factor=1.0,
+            max_duplicate_bits=-1,
+        ),
     )
     taken: list[int] = []
     # Equal hardness: the later frame_id wins in the peaks, as in ORDER BY (hardness, frame_id) DESC.
@@ -93,7 +101,9 @@ def test_one_side_of_a_repeated_picture_is_kept(tmp_path: Path) -> None:
     report, batch = select(store, config(budget=4, min_gap_s=0.0, random_share=0.0))
     assert {row["frame_id"] for row in chosen(store, batch)} == {"r0-0000000", "r0-0000001", "r1-0000001"}
     assert "3 frames, 1 fewer than its budget of 4" in report.problems[0]
-    _, both = select(store, config(budget=4, min_gap_s=0.0, random_share=0.0, max_duplicate_bits=-1, exclude_chosen=False))
+    _, both = select(
+        store, config(budget=4, min_gap_s=0.0, random_share=0.0, max_duplicate_bits=-1, exclude_chosen=False)
+    )
     assert len(chosen(store, both)) == 4
 
 
@@ -108,7 +118,9 @@ def test_the_same_input_gives_the_same_batch_and_nothing_to_do(tmp_path: Path) -
     _, other = select(second, config(budget=20))
     assert chosen(first, batch) == chosen(second, other)
     _, seeded = select(store_of(tmp_path / "3", *drives), config(budget=20, seed=5, random_share=0.5))
-    assert {r["frame_id"] for r in chosen(Store(tmp_path / "3" / "store"), seeded)} != {r["frame_id"] for r in chosen(first, batch)}
+    assert {r["frame_id"] for r in chosen(Store(tmp_path / "3" / "store"), seeded)} != {
+        r["frame_id"] for r in chosen(first, batch)
+    }
 
 
 def test_the_next_batch_leaves_out_what_was_chosen_and_what_lies_beside_it(tmp_path: Path) -> None:
@@ -128,7 +140,9 @@ def test_the_next_batch_leaves_out_what_was_chosen_and_what_lies_beside_it(tmp_p
 
 def test_where_is_one_condition_over_every_column(tmp_path: Path) -> None:
     store = store_of(
-        tmp_path, Drive("r0", [0.9] * 9, drive_id="d0", tags=(("city", "Oslo"),)), Drive("r1", [0.8] * 9, drive_id="d1")
+        tmp_path,
+        Drive("r0", [0.9] * 9, drive_id="d0", tags=(("city", "Oslo"),)),
+        Drive("r1", [0.8] * 9, drive_id="d1"),
     )
     _, batch = select(store, config(budget=2, where="tags['city'] = 'Oslo' AND luma_mean > 20"))
     assert {row["drive_id"] for row in chosen(store, batch)} == {"d0"}
@@ -148,7 +162,9 @@ def test_reasons_name_the_strongest_signals_and_the_distance(tmp_path: Path) -> 
     assert [row["rank"] for row in mined] == list(range(1, 19))
     assert "entropy_max" in mined[5]["reason"]
     assert "from the nearest frame chosen before" in mined[5]["reason"]
-    assert {row["reason"] for row in rows if row["arm"] == "random"} == {"drawn at random from all eligible frames"}
+    assert {row["reason"] for row in rows if row["arm"] == "random"} == {
+        "drawn at random from all eligible frames"
+    }
 
 
 def test_the_random_arm_does_not_look_at_hardness(tmp_path: Path) -> None:

@@ -120,4 +120,10 @@ def test_status_counts_every_night(tmp_path: Path) -> None:
     store = store_of(tmp_path, Drive("r1", [0.1, 0.2]), Drive("r2", [0.3]))
     with store.connect() as con:
         row = con.sql(sql_file("status")).to_arrow_table().to_pylist()[0]
-    assert (row["recordings"], row["frames"], row["detected"], row["scored"], row["chosen"]) == (2, 3, 3, 3, 0)
+    assert (row["recordings"], row["frames"], row["detected"], row["scored"], row["chosen"]) == (
+        2,
+        3,
+        3,
+        3,
+        0,
+    )

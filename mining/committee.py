@@ -1,0 +1,63 @@
+"""The committee: which detectors a config names, how the tables know them, and what each can see."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mining.config import Config
+from mining.store import Store, digest
+
+if TYPE_CHECKING:
+    from detectors.types import Detector
+
+COMMITTEE_VERSION = 1
+"""Raise when the same detectors must count as a new committee."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """The members as tables know them; found without loading a model."""
+
+    committee_id: str
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...]
+
+
+def committee_of(config: Config) -> Committee:
+    """Identify the committee of a config: readable names, and a digest of weights, settings and class list."""
+    import detectors
+    from detectors.classes import ClassMap
+
+    classes = ClassMap.load(config.classes_path)
+    specs = config.resolved_detectors
+    # Thresholds are left out: they shape scores, not detections, and a new one must not cost a second inference.
+    members = [detectors.digest_of(spec, classes) for spec in specs]
+    names = tuple(config.detector_names)
+    content = digest(members, names, config.detect.match_iou, COMMITTEE_VERSION)
+    readable = "+".join(re.sub(r"[^A-Za-z0-9_.]", "_", name)[:24] for name in names)[:80]
+    return Committee(
+        committee_id=f"{readable}-{content[:8]}",
+        names=names,
+        classes=classes.fleet,
+        thresholds=tuple(spec.threshold for spec in specs),
+    )
+
+
+def load_members(config: Config) -> list[Detector]:
+    """Load every detector of the config."""
+    import detectors
+    from detectors.classes import ClassMap
+
+    classes = ClassMap.load(config.classes_path)
+    return [detectors.load(spec, classes) for spec in config.resolved_detectors]
+
+
+def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:
+    """Which fleet classes each member can see, as the detect stage wrote it down."""
+    for marker in store.markers("detect").values():
+        if marker["committee_id"] == committee.committee_id:
+            return dict(marker["sees"])
+    return {}
