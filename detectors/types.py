@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
+# Head -> operating threshold and suppression IoU that its authors run it with (NanoDet's demo, FastestDet's test.py,
+# Ultralytics' predict). Scores of different heads do not compare.
+USUAL: dict[str | None, tuple[float, float]] = {
+    None: (0.25, 0.7),
+    "yolov8": (0.25, 0.7),
+    "nanodet": (0.4, 0.6),
+    "fastestdet": (0.5, 0.45),
+}
+
+
 class DetectorError(Exception):
     """A detector cannot be loaded or used; the message is one line that says how to mend it."""
 
@@ -36,12 +46,15 @@ class DetectorSpec:
     """Expected digest of the weights file, hexadecimal; not checked where None."""
     image_size_px: int | None = None
     """Longer side of the network's input; the checkpoint's or graph's own where None."""
-    threshold: float = 0.25
-    """Operating threshold: confidence from which fleet and labelers take a box as a detection."""
-    floor: float = 0.05
-    """Lowest confidence of a box that is kept as a candidate; at most a third of ``threshold``."""
-    suppress_iou: float = 0.7
-    """Boxes that overlap a better one by more than this are suppressed (end-to-end heads ignore it)."""
+    threshold: float = None  # type: ignore[assignment]
+    """Operating threshold: confidence from which fleet and labelers take a box as a detection; the head's usual one
+    where absent."""
+    floor: float = None  # type: ignore[assignment]
+    """Lowest confidence of a box that is kept as a candidate, at most a third of ``threshold``; a fifth of it where
+    absent."""
+    suppress_iou: float = None  # type: ignore[assignment]
+    """Boxes that overlap a better one by more than this are suppressed; the head's usual one where absent (end-to-end
+    heads ignore it)."""
     class_agnostic: bool = True
     """Suppress across classes: one box an object, whose class vector carries the doubt between classes."""
     max_boxes: int = 100
@@ -50,7 +63,13 @@ class DetectorSpec:
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
+        """Fill in what the head usually takes, and refuse settings that contradict each other."""
+        threshold, suppress_iou = USUAL.get(self.head, USUAL[None])
+        for name, value in (("threshold", threshold), ("suppress_iou", suppress_iou)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.floor is None:
+            object.__setattr__(self, "floor", self.threshold / 5)
         if not 0.0 < self.floor <= self.threshold / 3 + 1e-9 or self.threshold >= 1:
             raise DetectorError(
                 f"floor {self.floor} and threshold {self.threshold}: need 0 < floor <= threshold / 3 and threshold < 1"

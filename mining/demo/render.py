@@ -22,7 +22,7 @@ from mining.demo.scenery import (
     scaled,
 )
 from mining.demo.scripts import CAMERAS, HEIGHT_PX, WIDTH_PX
-from mining.demo.standing import GLOW, Painter
+from mining.demo.standing import GLOW, Painter, turn
 from mining.demo.world import VIEW_M, Actor, Box, Fixture, World
 
 F64 = NDArray[np.float64]
@@ -124,7 +124,7 @@ class Renderer:
         flat += np.tile(offset.astype(np.float32), (1, WIDTH_PX))
         surface[:] = np.clip(flat, 0, 255, out=flat).reshape(surface.shape)
         if look.wet or look.dark:
-            self._reflections(canvas, index, shown, top)
+            self._reflections(canvas, index, shown)
 
     def _night(self, x: F32, z: F32, road_x: F32, s: float) -> F32:
         """[rows, columns, 3] light on the road from head lights and street lights; smooth, so half the points do."""
@@ -170,35 +170,20 @@ class Renderer:
     def _shadows(self, canvas: Canvas, top: int, shown: list[tuple[Actor, float, float]]) -> Image:
         """[rows, columns] share, of 255, of the ground's light that is left below objects, and beside them in sunshine."""
         layer = np.full((HEIGHT_PX - top, WIDTH_PX), 255, np.uint8)
+        sun = self.light.sun
+        reach = 0.8 * np.array([-sun[0], 0.0, -sun[2]]) / sun[1]
         for actor, x, z in shown:
             if abs(z) > 70:
                 continue
             half_w, half_l, height = shapes.footprint(actor.kind, actor.variant)
-            c, n = np.cos(actor.heading_rad), np.sin(actor.heading_rad)
             corners = (
-                np.array([[-half_w, -half_l], [half_w, -half_l], [half_w, half_l], [-half_w, half_l]]) * 1.02
+                np.array([[-1.0, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]]) * [half_w, 0, half_l] * 1.02
             )
-            base = np.stack(
-                [
-                    x + c * corners[:, 0] + n * corners[:, 1],
-                    np.zeros(4),
-                    z - n * corners[:, 0] + c * corners[:, 1],
-                ],
-                -1,
-            )
+            base = turn(corners, actor.heading_rad) + np.array([x, 0.0, z])
             if self.look.sun > 0.2:
-                cast = (
-                    base
-                    + height
-                    * 0.8
-                    * np.array([-self.light.sun[0], 0.0, -self.light.sun[2]])
-                    / self.light.sun[1]
-                )
-                hull = np.asarray(cv2.convexHull(np.concatenate([base, cast])[:, ::2].astype(np.float32)))[
-                    :, 0
-                ].astype(np.float64)
-                points = np.stack([hull[:, 0], np.zeros(len(hull)), hull[:, 1]], -1)
-                self._fill_shadow(canvas, layer, points, top, 150)
+                outline = np.concatenate([base, base + height * reach])
+                hull = cv2.convexHull(outline[:, ::2].astype(np.float32), returnPoints=False)
+                self._fill_shadow(canvas, layer, outline[np.asarray(hull)[:, 0].astype(int)], top, 150)
             self._fill_shadow(canvas, layer, base, top, 96)
         return np.asarray(cv2.GaussianBlur(layer, (0, 0), 1.6))
 
@@ -208,9 +193,7 @@ class Renderer:
         if len(pixels) > 2:
             cv2.fillConvexPoly(layer, fixed_point(pixels - [0, top]), value, cv2.LINE_AA, 4)
 
-    def _reflections(
-        self, canvas: Canvas, index: int, shown: list[tuple[Actor, float, float]], top: int
-    ) -> None:
+    def _reflections(self, canvas: Canvas, index: int, shown: list[tuple[Actor, float, float]]) -> None:
         """Lights on the road: long streaks where it is wet, faint spots where it is dry."""
         wet = self.look.wet
         for actor, x, z in shown:
@@ -250,10 +233,8 @@ class Renderer:
         yaw = self.camera.yaw_rad
         depth = np.sin(yaw) * across + np.cos(yaw) * ahead
         right = np.cos(yaw) * across - np.sin(yaw) * ahead
-        reach = (
-            12.0 + 0.5 * self.fixture_length + 0.55 * WIDTH_PX / self.camera.focal_px * np.maximum(depth, 0)
-        )
-        near = (depth > -22) & (depth < FAR_M + 20) & (np.abs(right) < reach + 0.5 * self.fixture_length)
+        reach = 12.0 + self.fixture_length + 0.55 * WIDTH_PX / self.camera.focal_px * np.maximum(depth, 0)
+        near = (depth > -22) & (depth < FAR_M + 20) & (np.abs(right) < reach)
         return [(self.world.fixtures[i], float(across[i]), float(ahead[i])) for i in np.flatnonzero(near)]
 
     def _visible_actors(self, canvas: Canvas, index: int) -> list[tuple[Actor, float, float]]:

@@ -87,9 +87,9 @@ class Painter:
         mesh = shapes.vehicle(actor.kind, actor.variant)
         places = np.array([light[:3] for light in mesh.lights])
         ways = np.stack([np.zeros(len(places)), np.zeros(len(places)), np.sign(places[:, 2])], -1)
-        seen = canvas.to_camera(_turn(places, actor.heading_rad) + np.array([x, 0.0, z]))
+        seen = canvas.to_camera(turn(places, actor.heading_rad) + np.array([x, 0.0, z]))
         facing = (
-            canvas.to_camera(_turn(ways, actor.heading_rad)) * (seen - [0, canvas.camera.height_m, 0])
+            canvas.to_camera(turn(ways, actor.heading_rad)) * (seen - [0, canvas.camera.height_m, 0])
         ).sum(1) < 0
         return [
             (p, light[3]) for p, f, light in zip(seen, facing, mesh.lights, strict=True) if f and p[2] > 1.5
@@ -106,11 +106,11 @@ class Painter:
     ) -> F64 | None:
         mesh = shapes.vehicle(actor.kind, actor.variant)
         place = np.array([x, 0.0, z])
-        corners = canvas.to_camera(_turn(mesh.corners, actor.heading_rad) + place)
+        corners = canvas.to_camera(turn(mesh.corners, actor.heading_rad) + place)
         if corners[:, 2].max() < NEAR_M + 0.2:
             return None
-        normals = _turn(mesh.normals, actor.heading_rad)
-        centres = canvas.to_camera(_turn(mesh.centres, actor.heading_rad) + place)
+        normals = turn(mesh.normals, actor.heading_rad)
+        centres = canvas.to_camera(turn(mesh.centres, actor.heading_rad) + place)
         eye = np.array([0.0, canvas.camera.height_m, 0.0])
         facing = (canvas.to_camera(normals) * (centres - eye)).sum(1) < 0
         distance = float(np.hypot(x, z))
@@ -174,7 +174,7 @@ class Painter:
         limbs = shapes.limbs(actor.kind, actor.variant, walked)
         ends = np.array([[limb.start, limb.end] for limb in limbs], np.float64)
         radii = np.array([[limb.start_radius, limb.end_radius] for limb in limbs])
-        seen = canvas.to_camera(_turn(ends, actor.heading_rad) + place)
+        seen = canvas.to_camera(turn(ends, actor.heading_rad) + place)
         if seen[..., 2].min() < NEAR_M + 0.3:
             return None
         pixels, scale = canvas.to_pixels(seen), canvas.camera.focal_px / seen[..., 2]
@@ -199,13 +199,13 @@ class Painter:
                 canvas.fill_points(inner[i], body[i])
         if actor.kind == "animal" and self.light.beam:  # eyes shine in head lights
             eyes = canvas.to_pixels(
-                canvas.to_camera(_turn(np.array([[0.0, 1.58, 0.98]]), actor.heading_rad) + place)
+                canvas.to_camera(turn(np.array([[0.0, 1.58, 0.98]]), actor.heading_rad) + place)
             )
             canvas.add_light(self.glow, eyes[0, 0], eyes[0, 1], 3.0, 3.0, (190, 220, 170))
         return outlines.reshape(-1, 2)
 
 
-def _turn(points: F64, heading_rad: float) -> F64:
+def turn(points: F64, heading_rad: float) -> F64:
     """Object axes -> road axes: turn clockwise seen from above."""
     c, n = np.cos(heading_rad), np.sin(heading_rad)
     x, y, z = points[..., 0], points[..., 1], points[..., 2]

@@ -27,7 +27,7 @@ class Actor:
     """One road user or obstacle; ``n`` is the number of frames of the drive."""
 
     kind: str
-    """One of ``CLASSES``."""
+    """One of ``scripts.CLASSES``."""
     variant: int
     """Chooses shape and colour."""
     s_m: F64

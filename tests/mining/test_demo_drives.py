@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import subprocess
 import sys
 import tomllib
@@ -88,7 +89,7 @@ def test_video_sidecar_telemetry_and_truth_agree(drives: Path, script) -> None:
     assert list(rows[0]) == ["time_s", "speed_mps", "latitude_deg", "longitude_deg", "heading_deg"]
     assert np.allclose([row["time_s"] for row in rows], np.array(times) - times[0])
     # The way between two positions is the speed times the time between them.
-    for a, b in zip(rows[:-1], rows[1:], strict=True):
+    for a, b in itertools.pairwise(rows):
         north = (b["latitude_deg"] - a["latitude_deg"]) * 111_320
         east = (b["longitude_deg"] - a["longitude_deg"]) * 111_320 * cos(radians(a["latitude_deg"]))
         assert hypot(north, east) == pytest.approx(a["speed_mps"] * 0.1, abs=0.03)
@@ -112,7 +113,7 @@ def test_frames_at_the_red_light_are_identical_once_decoded(tmp_path: Path) -> N
     # The car stops at 1 s, others cross until 7 s, then nothing moves until 13 s.
     script = replace(SCRIPTS[0], red_light_s=1.0, seconds=16.0)
     frames = decode(make_drive(tmp_path, script, seed=5, seconds=9.0))
-    changes = [np.abs(a.astype(int) - b).max() for a, b in zip(frames[:-1], frames[1:], strict=True)]
+    changes = [np.abs(a.astype(int) - b).max() for a, b in itertools.pairwise(frames)]
     assert min(changes[:60]) > 20, "while others cross, every frame is new"
     still = changes[70:89]
     assert sum(change == 0 for change in still) >= 0.8 * len(still), still
