@@ -69,7 +69,7 @@ def digest_of(spec: DetectorSpec, classes: ClassMap) -> str:
     """Hexadecimal digest of everything that changes a prediction, found without loading the model."""
     from detectors import weights
 
-    return weights.spec_digest(spec, weights.read(spec).sha256, (0, 0), classes.digest())
+    return weights.spec_digest(spec, weights.read(spec).sha256, classes.digest())
 
 
 def gpu_names() -> list[str]:

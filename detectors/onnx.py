@@ -58,7 +58,7 @@ class OnnxDetector:
         self.classes = class_map.fleet
         self.columns = class_map.columns(names)
         self.seen = np.array([len(c) > 0 for c in self.columns])
-        self.digest = weights.spec_digest(spec, file.sha256, self.size_px, class_map.digest())
+        self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
 
     @torch.inference_mode()
     def predict(self, frames: FrameBatch) -> Predictions:
@@ -213,6 +213,8 @@ def _session(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> onnxrunt
     cuda = ("CUDAExecutionProvider", {"device_id": int(spec.device.partition(":")[2] or 0)})
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # Idle threads would burn the cores on which the other detectors of the committee run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [cuda, "CPUExecutionProvider"] if on_cuda else ["CPUExecutionProvider"]
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)

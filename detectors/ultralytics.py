@@ -48,7 +48,7 @@ class UltralyticsDetector:
         self.seen = np.array([len(c) > 0 for c in self.columns])
         self.stride_px, self.size_px = _input_size(model, arguments, spec)
         self.is_rtdetr = type(model.model[-1]).__name__ == "RTDETRDecoder"
-        self.digest = weights.spec_digest(spec, file.sha256, (self.size_px, self.size_px), class_map.digest())
+        self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
         self._features: torch.Tensor | None = None
         try:
             self.model = model.fuse(verbose=False).to(self.device)

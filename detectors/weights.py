@@ -78,18 +78,16 @@ def find(name: str) -> Path:
     )
 
 
-def spec_digest(
-    spec: DetectorSpec, weights_sha256: str, size_px: tuple[int, int], class_map_digest: str
-) -> str:
+def spec_digest(spec: DetectorSpec, weights_sha256: str, class_map_digest: str) -> str:
     """Hexadecimal digest of everything that changes a prediction.
 
     Where the weights lie, what the detector is called, which device it runs on and the threshold that later stages
     apply to its boxes change none.
     """
     settings = asdict(spec)
-    for irrelevant in ("weights", "name", "sha256", "device", "threshold", "image_size_px"):
+    for irrelevant in ("weights", "name", "sha256", "device", "threshold"):
         del settings[irrelevant]
-    parts = [DETECTOR_VERSION, weights_sha256, size_px, class_map_digest, settings]
+    parts = [DETECTOR_VERSION, weights_sha256, class_map_digest, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

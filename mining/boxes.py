@@ -96,14 +96,14 @@ def match_committee(
     for m in np.unique(member)[1:]:
         objects = np.flatnonzero((founder == np.arange(n)) & (member < m))
         newcomers = np.flatnonzero(member == m)
-        i, j, overlap = _overlapping_pairs(
+        i, j, overlap = overlapping_pairs(
             frame[objects],
             box_sum[objects] / box_count[objects, None],
             frame[newcomers],
             boxes[newcomers],
             iou_threshold,
         )
-        chosen = _best_assignment(i, j, overlap)
+        chosen = best_assignment(i, j, overlap)
         owner, box = objects[i[chosen]], newcomers[j[chosen]]
         founder[box] = owner
         box_sum[owner] += boxes[box]  # owners are distinct: one box a member
@@ -154,12 +154,12 @@ def _canonical_order(
     return order
 
 
-def _overlapping_pairs(
+def overlapping_pairs(
     frame_a: IntArray, boxes_a: Float64Array, frame_b: IntArray, boxes_b: Float64Array, iou_threshold: float
 ) -> tuple[IntArray, IntArray, Float64Array]:
     """All pairs (i, j) of the same frame with IoU at or above the threshold, and that IoU; frames are ascending."""
     rows, cols, overlaps = [], [], []
-    for i, j in _same_frame_pairs(frame_a, frame_b):
+    for i, j in same_frame_pairs(frame_a, frame_b):
         # Most pairs lie side by side: one axis tells, and spares the rest of the arithmetic.
         touching = (boxes_a[i, 0] < boxes_b[j, 2]) & (boxes_b[j, 0] < boxes_a[i, 2])
         i, j = i[touching], j[touching]  # noqa: PLW2901
@@ -173,7 +173,7 @@ def _overlapping_pairs(
     return np.concatenate(rows), np.concatenate(cols), np.concatenate(overlaps)
 
 
-def _same_frame_pairs(frame_a: IntArray, frame_b: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+def same_frame_pairs(frame_a: IntArray, frame_b: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield index pairs (i, j) with ``frame_a[i] == frame_b[j]``, some thousands at a time; frames are ascending."""
     first = np.searchsorted(frame_b, frame_a, side="left")
     count = np.searchsorted(frame_b, frame_a, side="right") - first
@@ -190,7 +190,7 @@ def _same_frame_pairs(frame_a: IntArray, frame_b: IntArray) -> Iterator[tuple[In
         start = stop
 
 
-def _best_assignment(i: IntArray, j: IntArray, weight: Float64Array) -> IntArray:
+def best_assignment(i: IntArray, j: IntArray, weight: Float64Array) -> IntArray:
     """Indices of the pairs (i, j) of the one-to-one assignment with the largest sum of ``weight`` (all > 0).
 
     Pairs that touch no other pair are in it. The others fall into connected components, each of which is solved alone,

@@ -56,6 +56,6 @@ def _pair(
     return same[0], same[1].view(cells, 4, bins)
 
 
-# Stretched, not letterboxed: on 40 labelled street photos at about 140 boxes it finds 58 % of the objects that way and
-# 45 to 47 % with grey or black padding.
-HEAD = Head(decode, letterbox=False, bgr=True, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))
+# Frames keep their aspect, as in the authors' configs (``keep_ratio``); on 169 cars of two labelled drives that finds
+# 52 % where stretching finds 46 %, at as many boxes.
+HEAD = Head(decode, letterbox=True, bgr=True, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))

@@ -23,9 +23,9 @@ from mining.demo.truth import SCHEMA, truth_path
 from mining.demo.world import Box, World
 from mining.types import UsageError
 
-# One thread: with more, x264's output depends on their number. No B frames and few key frames, so that a standing
-# picture stays the same picture once it is decoded.
-_X264 = {"preset": "veryfast", "crf": "25", "threads": "1", "bf": "0", "g": "100", "sc_threshold": "0"}
+# One thread: with more, x264's output depends on their number. A constant quantiser and no B frames: then a picture
+# that stands still decodes to the very same pixels, where rate control would go on refining it.
+_X264 = {"preset": "veryfast", "qp": "27", "threads": "1", "bf": "0", "g": "100", "sc_threshold": "0"}
 _METRES_PER_DEGREE = 111_320.0
 
 

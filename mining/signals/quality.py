@@ -14,6 +14,14 @@ WIDTH_PX = 320
 OVEREXPOSED_LUMA = 250
 """From this luma on (of 255) a pixel counts as blown out."""
 
+HISTOGRAM_BINS = 16
+
+REPEAT_LUMA, REPEAT_SHARPNESS, REPEAT_HISTOGRAM = 0.05, 0.003, 0.01
+"""A repeat has the hash of the frame before it, and its mean luma, sharpness (relative) and histogram within these."""
+
+CUT_BITS, CUT_HISTOGRAM = 20, 0.15
+"""At a scene cut so many bits of the hash differ, and so large a share of the luma histogram."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameQuality:
@@ -27,6 +35,8 @@ class FrameQuality:
     """Share of pixels with luma of ``OVEREXPOSED_LUMA`` or more, 0..1."""
     perceptual_hash: np.uint64
     """64-bit difference hash; see ``difference_hash``."""
+    luma_histogram: tuple[float, ...]
+    """HISTOGRAM_BINS numbers: the share of pixels in each 16th of the range of luma."""
 
 
 def measure_quality(image: NDArray[np.uint8]) -> FrameQuality:
@@ -47,12 +57,16 @@ def measure_quality(image: NDArray[np.uint8]) -> FrameQuality:
         small_height = max(1, round(height * WIDTH_PX / width))
         small = cv2.resize(luma, (WIDTH_PX, small_height), interpolation=cv2.INTER_AREA)
         luma = np.asarray(small, dtype=np.uint8)
+    bin_luma = 256 // HISTOGRAM_BINS
     _, deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
     return FrameQuality(
         luma_mean=float(cv2.mean(luma)[0]),
         sharpness=float(deviation[0, 0]) ** 2,
         overexposed_share=float(np.count_nonzero(luma >= OVEREXPOSED_LUMA)) / luma.size,
         perceptual_hash=difference_hash(luma),
+        luma_histogram=tuple(
+            (np.bincount(luma.ravel() // bin_luma, minlength=HISTOGRAM_BINS) / luma.size).tolist()
+        ),
     )
 
 
@@ -70,3 +84,34 @@ def difference_hash(luma: NDArray[np.uint8]) -> np.uint64:
 def hamming(a: NDArray[np.uint64] | np.uint64, b: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint8]:
     """Number of bits in which hashes differ, 0..64; elementwise, broadcasting."""
     return np.bitwise_count(np.bitwise_xor(a, b))
+
+
+def compare_with_previous(
+    perceptual_hash: NDArray[np.uint64],
+    luma_mean: NDArray[np.floating],
+    sharpness: NDArray[np.floating],
+    luma_histogram: NDArray[np.floating],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of a recording's frames repeat the one before, and which begin another scene: ([F], [F]).
+
+    A repeat: the same hash, and luma, sharpness and histogram all but equal, as only re-encoding leaves them. A cut: CUT_BITS
+    of the hash differ *and* CUT_HISTOGRAM of the luma histogram (half the sum of absolute differences); turning or driving
+    on changes the one or the other. The first frame is neither, nor is a frame without values (NaN), nor one after it.
+
+    Args:
+        perceptual_hash: [F] in time order.
+        luma_mean: [F].
+        sharpness: [F].
+        luma_histogram: [F, HISTOGRAM_BINS].
+    """
+    if not len(perceptual_hash):
+        return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
+    bits = hamming(perceptual_hash[1:], perceptual_hash[:-1])
+    luma = np.asarray(luma_mean, np.float64)
+    sharp = np.asarray(sharpness, np.float64)
+    moved = np.abs(np.diff(np.asarray(luma_histogram, np.float64), axis=0)).sum(axis=1) / 2
+    # Comparisons with NaN are False: no value, no verdict.
+    same = (bits == 0) & (np.abs(np.diff(luma)) <= REPEAT_LUMA) & (moved <= REPEAT_HISTOGRAM)
+    same &= np.abs(np.diff(sharp)) <= REPEAT_SHARPNESS * np.maximum(sharp[1:], sharp[:-1])
+    cut = (bits >= CUT_BITS) & (moved >= CUT_HISTOGRAM)
+    return np.append(False, same), np.append(False, cut)

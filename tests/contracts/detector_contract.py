@@ -173,17 +173,19 @@ class DetectorContract:
         assert (result.boxes_px >= 0).all()
 
     def test_the_floor_only_cuts_the_tail(
-        self, load: Load, predictions: Predictions, frames: list[Frame]
+        self, load: Load, detector: Detector, predictions: Predictions, frames: list[Frame]
     ) -> None:
-        higher = load(floor=0.08, threshold=0.3).predict(Batch(frames))
+        floor = 1.5 * detector.spec.floor
+        higher = load(floor=floor, threshold=0.9).predict(Batch(frames))
         confidence = np.nanmax(predictions.class_scores, axis=1)
         best = confidence.argmax()
-        assert len(higher.frame_index) <= (confidence >= 0.08).sum()
+        assert len(higher.frame_index) <= (confidence >= floor).sum()
         assert np.nanmax(higher.class_scores) == pytest.approx(confidence[best], abs=1e-6)
 
     def test_digest(self, load: Load, detector: Detector) -> None:
-        assert load(name="other", threshold=0.3, device="cpu").digest == detector.digest
-        assert load(floor=0.04).digest != detector.digest
+        floor = detector.spec.floor
+        assert load(name="other", threshold=0.9, floor=floor, device="cpu").digest == detector.digest
+        assert load(floor=floor / 2).digest != detector.digest
 
 
 def assert_equal(a: Predictions, b: Predictions) -> None:

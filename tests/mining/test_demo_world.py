@@ -138,17 +138,17 @@ def test_night_is_dark_and_fog_is_pale() -> None:
         "fog": number_of(weather="fog"),
     }.items():
         image, _ = renderer(number).frame(80)
-        luma[name] = (image.mean(), image.std())
+        luma[name] = (image.mean(), image[162:172].std())
     assert luma["night"][0] < 45 < luma["dusk"][0] < luma["day"][0]
     assert luma["fog"][0] > luma["night"][0] + 60
-    assert luma["fog"][1] < luma["day"][1], "fog has little contrast"
+    assert luma["fog"][1] < luma["day"][1], "far away, fog leaves little contrast"
 
 
 def test_every_class_and_event_is_labelled_and_events_are_rare() -> None:
     seen: set[str] = set()
     rare_frames, all_frames = 0, 0
     events: set[str] = set()
-    step = 4
+    step = 5
     for number, script in enumerate(SCRIPTS):
         all_frames += len(renderer(number).world.s_m)
         samples = set(range(20, 400, 60)) if script.road == "city" else {50}
