@@ -49,7 +49,11 @@ FRAMES = _table(
     ("drive_id", pa.string(), ""),
     ("vehicle_id", pa.string(), ""),
     ("camera", pa.string(), ""),
-    ("frame_index", pa.int64(), "position in the order in which a decoder hands frames out (display order), from 0 over all frames"),
+    (
+        "frame_index",
+        pa.int64(),
+        "position in the order in which a decoder hands frames out (display order), from 0 over all frames",
+    ),
     ("pts_ns", pa.int64(), "exact presentation time in the recording, nanoseconds"),
     ("captured_at", _TIME, "started_at + (pts_ns - pts_ns of the first frame)"),
     ("speed_mps", pa.float64(), "telemetry at captured_at"),

@@ -58,9 +58,7 @@ class LabelledImages:
         return self.boxes * np.tile(sizes_px[self.frame], 2) if self.relative else self.boxes
 
 
-def load(
-    labels: Path, images: list[Path], class_map: ClassMap, split: str | None = None
-) -> LabelledImages:
+def load(labels: Path, images: list[Path], class_map: ClassMap, split: str | None = None) -> LabelledImages:
     """Read a labelled image set.
 
     Args:
@@ -75,7 +73,9 @@ def load(
     if labels.is_dir() and (labels / "data.yaml").is_file():
         labels = labels / "data.yaml"
     if not labels.exists():
-        raise UsageError(f"{labels}: no such file or folder (give data.yaml, a COCO JSON, or a folder of VOC XML)")
+        raise UsageError(
+            f"{labels}: no such file or folder (give data.yaml, a COCO JSON, or a folder of VOC XML)"
+        )
     kind = "voc" if labels.is_dir() else ending(labels.name)
     if split is not None and kind not in {"yaml", "yml"}:
         raise UsageError(f"--split goes with a YOLO data.yaml; {labels} is none: give --images")
@@ -93,7 +93,9 @@ def load(
         by_stem = _read_voc_folder(labels)
         named = {item[0] for items in by_stem.values() for item in items}
         return _collect(found, lambda path: by_stem.get(_voc_key(path, labels)), named, class_map)
-    raise UsageError(f"{labels}: ends in {kind or 'nothing'!r}; known are data.yaml, a COCO .json, a folder of VOC XML")
+    raise UsageError(
+        f"{labels}: ends in {kind or 'nothing'!r}; known are data.yaml, a COCO .json, a folder of VOC XML"
+    )
 
 
 def _collect(
@@ -125,7 +127,9 @@ def _collect(
                 rows.append((len(paths), column[fleet], x1, y1, x2, y2, ignore))
         paths.append(path)
     if not paths:
-        raise UsageError(f"none of the {len(images)} images has labels: do --images and --labels belong together?")
+        raise UsageError(
+            f"none of the {len(images)} images has labels: do --images and --labels belong together?"
+        )
     if not known.any():
         raise UsageError(
             f"none of the label classes ({', '.join(sorted(fleet_of))}) is a fleet class ({', '.join(column)}): "
@@ -158,7 +162,9 @@ def _find_images(folders: list[Path]) -> list[Path]:
             if ending(p.name) in IMAGE_ENDINGS and not p.name.startswith(".") and p.is_file()
         }
     if not found:
-        raise UsageError(f"no image in {', '.join(map(str, folders)) or 'no folder at all: give --images or --split'}")
+        raise UsageError(
+            f"no image in {', '.join(map(str, folders)) or 'no folder at all: give --images or --split'}"
+        )
     return sorted(found)
 
 
@@ -183,7 +189,9 @@ def _split_folders(path: Path, root: Path, split: str) -> list[Path]:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(e, str) for e in entries):
         splits = [k for k in ("train", "val", "test") if isinstance(data.get(k), str | list)]
-        raise UsageError(f"{path}: has no split {split!r}; it has {', '.join(splits) or 'none'} (or give --images)")
+        raise UsageError(
+            f"{path}: has no split {split!r}; it has {', '.join(splits) or 'none'} (or give --images)"
+        )
     return [root / e for e in entries]
 
 
@@ -208,7 +216,9 @@ def _read_yolo(image: Path, names: dict[int, str]) -> list[Item]:
             label, *values = [float(v) for v in line.split()]
             name = names[int(label)]
         except (ValueError, KeyError):
-            raise UsageError(f"{file}:{number}: {line.strip()[:60]!r} is no 'class cx cy width height'") from None
+            raise UsageError(
+                f"{file}:{number}: {line.strip()[:60]!r} is no 'class cx cy width height'"
+            ) from None
         if len(values) >= 6 and len(values) % 2 == 0:
             xs, ys = values[0::2], values[1::2]
             x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)

@@ -223,7 +223,9 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder for images and training runs; a temporary one otherwise"
     )
-    parser.add_argument("--start", type=Path, help="folder of checkpoints to go on from; from nothing otherwise")
+    parser.add_argument(
+        "--start", type=Path, help="folder of checkpoints to go on from; from nothing otherwise"
+    )
     args = parser.parse_args()
     folder = (args.keep or Path(tempfile.mkdtemp(prefix="demo_detectors_"))).resolve()
     try:

@@ -70,7 +70,14 @@ def count_errors(
     for iou, which in ((FOUND_IOU, ~ignore), (MISPLACED_IOU, ~ignore), (FOUND_IOU, ignore)):
         b, t = np.flatnonzero(box_left), np.flatnonzero(object_left & which)
         i, j = _match(
-            frame[b], boxes_px[b], classes[b], scores[b], truth_frame[t], truth_boxes_px[t], truth_classes[t], iou
+            frame[b],
+            boxes_px[b],
+            classes[b],
+            scores[b],
+            truth_frame[t],
+            truth_boxes_px[t],
+            truth_classes[t],
+            iou,
         )
         box_left[b[i]], object_left[t[j]] = False, False
         pairs.append(frame[b[i]])
