@@ -38,7 +38,7 @@ LINK_DISTANCE = 0.7
 LINK_SIZE_RATIO = 1.6
 """... where neither area is more than this many times the other."""
 MAX_GAP_FRAMES = 5
-"""Frames that a vanished object may be away. Who is away longer has probably gone."""
+"""Frames that a vanished object may be away, at most."""
 HIDDEN_SHARE = 0.5
 """A kept box that covers this share of the place of a vanished object may hide it."""
 _COMMON_SHIFT_BOXES = 3
@@ -63,8 +63,8 @@ class Sequence:
     """[n] class of the highest score."""
     threshold: float
     """Operating threshold."""
-    max_step_s: float
-    """Neighbours are at most this far apart; a gap lasts at most twice as long, from the last box to the next."""
+    max_gap_s: float
+    """Longest time from an object's last box to its next. Who is away longer has gone, or is another."""
 
     def __post_init__(self) -> None:
         """Check the shapes and the order."""
@@ -183,7 +183,7 @@ def link(s: Sequence) -> Links:
             s.frame[a] + step, s.boxes_px[a], s.frame[b], s.boxes_px[b], LINK_IOU
         )
         a, b = a[i], b[j]
-        soon = s.time_s[s.frame[b]] - s.time_s[s.frame[a]] <= 2 * s.max_step_s
+        soon = s.time_s[s.frame[b]] - s.time_s[s.frame[a]] <= s.max_gap_s
         same = soon & (s.classes[a] == s.classes[b])
         assign(a[same], b[same], overlap[same])
 
@@ -264,10 +264,11 @@ class TimeSignals:
     """One value a frame, each [F]; NaN where the neighbours it needs are missing."""
 
     flicker: Float64Array
-    """Objects that vanish here without a trace and come back: ``Gaps.vanished``."""
+    """Objects that vanish here without a trace and come back: ``Gaps.vanished``. NaN also where the frames before and
+    after lie more than ``max_gap_s`` apart: no gap could show."""
     flicker_missed: Float64Array
     """Over all gaps, the sum of score - trace: objects expected to be missed beyond those that ``expected_missed`` counts,
-    which holds their traces already."""
+    which holds their traces already. NaN where ``flicker`` is."""
     class_flips: Float64Array
     """Boxes whose class differs from that of their object one frame before or after, over a sure link."""
     box_jitter_max: Float64Array
@@ -282,14 +283,16 @@ def measure_time(s: Sequence, links: Links) -> TimeSignals:
     """Every signal of time, for each frame of the sequence."""
     frames = len(s.time_s)
     both, either = s.before & s.after, s.before | s.after
+    span_s = np.append(s.time_s[1:], np.inf) - np.append(-np.inf, s.time_s[:-1]) if frames else s.time_s
+    close = both & (span_s <= s.max_gap_s)
     gaps = find_gaps(s, links)
     jitter = aggregate(box_jitter(s, links), s.frame, frames)
     flips = sum_by(class_flipped(s, links).astype(np.float64), s.frame, frames)
     count = np.bincount(s.frame[s.kept], minlength=frames)
     return TimeSignals(
-        flicker=np.where(both, np.bincount(gaps.frame[gaps.vanished], minlength=frames), np.nan),
+        flicker=np.where(close, np.bincount(gaps.frame[gaps.vanished], minlength=frames), np.nan),
         flicker_missed=np.where(
-            both, sum_by(np.maximum(gaps.score - gaps.trace, 0.0), gaps.frame, frames), np.nan
+            close, sum_by(np.maximum(gaps.score - gaps.trace, 0.0), gaps.frame, frames), np.nan
         ),
         class_flips=np.where(either, flips, np.nan),
         box_jitter_max=np.where(both, jitter.max, np.nan),

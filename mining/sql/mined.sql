@@ -20,4 +20,4 @@ SELECT
 FROM frames AS f
 JOIN recordings AS r USING (recording_id, night)
 LEFT JOIN scores AS s USING (frame_id, night)
-LEFT JOIN observations AS o ON o.frame_id = f.frame_id AND o.committee_id = s.committee_id AND o.night = f.night
+LEFT JOIN observations AS o ON o.frame_id = s.frame_id AND o.committee_id = s.committee_id AND o.night = s.night

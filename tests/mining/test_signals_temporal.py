@@ -24,7 +24,7 @@ from mining.signals.temporal import (
 T = 0.25  # threshold; a full vote is 0.4167
 
 
-def sequence(rows, frames, *, rate_hz=10.0, cuts=(), max_step_s=0.6, threshold=T):
+def sequence(rows, frames, *, rate_hz=10.0, cuts=(), max_gap_s=0.7, threshold=T):
     """Rows of (frame, box, score, class)."""
     rows = sorted(rows, key=lambda row: row[0])
     continues = np.ones(frames, bool)
@@ -37,7 +37,7 @@ def sequence(rows, frames, *, rate_hz=10.0, cuts=(), max_step_s=0.6, threshold=T
         scores=np.array([r[2] for r in rows], np.float64),
         classes=np.array([r[3] for r in rows], np.int64),
         threshold=threshold,
-        max_step_s=max_step_s,
+        max_gap_s=max_gap_s,
     )
 
 
@@ -116,7 +116,7 @@ def test_the_order_of_boxes_in_a_frame_changes_no_link(seed):
     s = random_sequence(seed)
     order = np.lexsort((np.random.default_rng(seed + 100).random(len(s.frame)), s.frame))
     shuffled = Sequence(
-        s.time_s, s.continues, s.frame[order], s.boxes_px[order], s.scores[order], s.classes[order], T, 0.6
+        s.time_s, s.continues, s.frame[order], s.boxes_px[order], s.scores[order], s.classes[order], T, 0.7
     )
     a, b = link(s), link(shuffled)
     back = np.argsort(order)
@@ -165,7 +165,7 @@ def test_the_place_follows_the_clock_not_the_frame_number():
     rows = [(0, [0, 0, 40, 40], 0.9, 0), (2, [20, 0, 60, 40], 0.9, 0)]
     s = sequence(rows, 3)
     uneven = Sequence(
-        np.array([0.0, 0.05, 0.2]), s.continues, s.frame, s.boxes_px, s.scores, s.classes, T, 0.6
+        np.array([0.0, 0.05, 0.2]), s.continues, s.frame, s.boxes_px, s.scores, s.classes, T, 0.7
     )
     np.testing.assert_allclose(find_gaps(uneven, link(uneven)).place_px, [[5, 0, 45, 40]])
 
@@ -203,9 +203,17 @@ def test_who_is_away_too_long_has_gone():
 
     assert flicker(5) == 5
     assert flicker(6) == 0
-    # the same five frames, but more than twice 0.6 s from box to box
-    assert flicker(5, rate_hz=5.1) == 5
-    assert flicker(5, rate_hz=4.9) == 0
+    # the same five frames, but more or less than 0.7 s from box to box
+    assert flicker(5, rate_hz=8.6) == 5
+    assert flicker(5, rate_hz=8.5) == 0
+
+
+def test_flicker_is_unknown_where_frames_lie_too_far_apart_to_show_a_gap():
+    slow = measured(sequence(moving(9, step=1.0, skip=(4,)), 9, rate_hz=2.0))
+    assert np.isnan(slow.flicker).all()
+    assert np.isnan(slow.flicker_missed).all()
+    assert not np.isnan(slow.box_jitter_max[[1, 2, 6, 7]]).any()
+    assert np.nansum(measured(sequence(moving(9, step=1.0, skip=(4,)), 9, rate_hz=3.0)).flicker) == 1
 
 
 def test_an_object_that_leaves_or_enters_is_no_flicker():
