@@ -194,6 +194,7 @@ def save_stripped(model: Any, name: str, path: Path) -> None:
     arguments = {"task": "detect", "imgsz": IMAGE_PX, "model": f"{name}.yaml", "single_cls": False}
     model.args = arguments
     model.criterion = None
+    model.__dict__.pop("pt_path", None)  # where --start was read from
     model.yaml = {k: v for k, v in model.yaml.items() if k != "yaml_file"} | {"yaml_file": f"{name}.yaml"}
     model.names = dict(enumerate(CLASSES))
     for parameter in model.parameters():
