@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
@@ -278,7 +278,7 @@ def _read_voc(path: Path) -> list[Item]:
         guard = expat.ParserCreate()
         guard.StartDoctypeDeclHandler = refuse
         guard.Parse(content, True)
-        for number, thing in enumerate(ElementTree.fromstring(content).iter("object")):  # noqa: S314 - see guard
+        for number, thing in enumerate(ElementTree.fromstring(content).iter("object")):
             name = thing.findtext("name")
             edges = [thing.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
             if not name or None in edges:

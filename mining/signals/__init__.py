@@ -13,11 +13,26 @@ uncertainty (one box, one detector; p its class vector, p1 >= p2 its two best sc
 ``entropy``                -sum q ln q, q = p / sum p                                  Shannon 1948; Settles 2009
 ``bernoulli_entropy``      sum -p ln p - (1 - p) ln(1 - p)                             the same, class by class
 ``aggregate``              max, mean, sum and count by frame
+``top_mean``               mean of the k largest values by frame
+``edge_std_px``            RMS of the edges' standard deviations; ``edge_std_relative``        Li et al. 2020 (DFL)
+                           as a share of the box
 -------------------------  ----------------------------------------------------------  -----------------------------------
 expected (one frame, one detector; s scores, t operating threshold)
 -------------------------------------------------------------------------------------------------------------------------
 ``expected_errors``        missed = sum of s < t; false = sum of 1 - s over s >= t;    expectation of a Bernoulli sum
-                           rate = (missed + false) / (sum of s + 0.5)
+                           rate = (missed + false) / (sum of s + 1)
+-------------------------  ----------------------------------------------------------  -----------------------------------
+consensus (one frame, first member judged by all; p an object's mean P(real | score) over the members that can know it)
+-------------------------------------------------------------------------------------------------------------------------
+``committee_errors``       missed = sum of p, not reported by the first; false =       votes as probabilities (this project)
+                           sum of 1 - p, reported; rate = both / (sum of p + 1)
+-------------------------  ----------------------------------------------------------  -----------------------------------
+calibration (one detector, labels given)
+-------------------------------------------------------------------------------------------------------------------------
+``ScoreCalibration``       P(real | s) = sigmoid(logit(s) / T + b); without labels     Guo et al. 2017; Platt 1999
+                           1/2 at the threshold, T = 1
+``class_difficulty``       mean of 1 - p^0.6 u^0.4 over a class's objects; weight      PPAL, Yang et al. 2024
+                           1 + 0.06 ln(1 + (e^(1/0.3) - 1) d)
 -------------------------  ----------------------------------------------------------  -----------------------------------
 disagreement (one object of a committee; boxes matched by ``mining.boxes.match_committee``)
 -------------------------------------------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class CommitteeBoxes:
     """[M, c] True where the member can see the class."""
     ran: NDArray[np.bool_]
     """[F, M] True where the member looked at the frame; one that failed there has no vote."""
+    box_std_px: NDArray[np.floating] | None = None
+    """[n, 4] standard deviation of left, top, right and bottom edge; NaN where the head has none, None where no head has."""
 
     def __post_init__(self) -> None:
         """Check the shapes and numbers against each other."""
@@ -61,6 +63,8 @@ class CommitteeBoxes:
             "seen": (self.seen.shape, (members, classes)),
             "ran": (self.ran.shape, (frames, members)),
         }
+        if self.box_std_px is not None:
+            expected["box_std_px"] = (self.box_std_px.shape, (n, 4))
         for what, (got, wanted) in expected.items():
             if got != wanted:
                 raise ValueError(f"CommitteeBoxes.{what} has shape {got}, not {wanted}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.boxes import match_committee
+from mining.boxes import iou_matrix, match_committee
 
 IntArray = NDArray[np.int64]
 
@@ -40,8 +40,8 @@ class Errors:
 
     @property
     def rate(self) -> NDArray[np.float64]:
-        """Errors per object; where there is no object, errors."""
-        return self.total / np.maximum(self.objects, 1)
+        """Errors per object: ``total / (objects + 1)``. The one keeps frames of one or no object from being the worst."""
+        return self.total / (self.objects + 1)
 
 
 def count_errors(
@@ -114,3 +114,31 @@ def _match(
     key = group * (int(match_id.max(initial=0)) + 1) + match_id
     _, j, i = np.intersect1d(key[:m], key[m:], assume_unique=True, return_indices=True)
     return i.astype(np.int64), j.astype(np.int64)
+
+
+def real_boxes(
+    frame: NDArray[np.integer],
+    boxes_px: NDArray[np.floating],
+    classes: NDArray[np.integer],
+    scores: NDArray[np.floating],
+    truth_frame: NDArray[np.integer],
+    truth_boxes_px: NDArray[np.floating],
+    truth_classes: NDArray[np.integer],
+) -> NDArray[np.bool_]:
+    """[n] True for boxes that are objects: by falling score, each takes the free object of its class it overlaps most.
+
+    From FOUND_IOU on, as COCO's evaluation does. Unlike ``count_errors`` this goes by score: of two candidates on one
+    object, the better one is the object, the other a duplicate. Meant for candidates down to the floor, to calibrate scores.
+    """
+    real = np.zeros(len(frame), bool)
+    for f in np.unique(truth_frame):
+        mine, theirs = np.flatnonzero(frame == f), np.flatnonzero(truth_frame == f)
+        mine = mine[np.argsort(-scores[mine], kind="stable")]
+        overlap = iou_matrix(boxes_px[mine], truth_boxes_px[theirs])
+        overlap[classes[mine][:, None] != truth_classes[theirs][None]] = 0.0
+        for i in range(len(mine)):
+            best = int(overlap[i].argmax())
+            if overlap[i, best] >= FOUND_IOU:
+                real[mine[i]] = True
+                overlap[:, best] = 0.0
+    return real

@@ -16,7 +16,7 @@ from mining.signals.uncertainty import sum_by
 
 Float64Array = NDArray[np.float64]
 
-PRIOR_OBJECTS = 0.5
+PRIOR_OBJECTS = 1.0
 """Objects added to the denominator of the rate. See ``ExpectedErrors.rate``."""
 
 
@@ -36,7 +36,7 @@ class ExpectedErrors:
         """[F] errors per object: ``(missed + false_alarms) / (objects + PRIOR_OBJECTS)``; NaN without candidates.
 
         Without the prior, one stray candidate of 0.06 in an empty road makes a rate of 1, as bad as a street where every
-        object is missed. Half an object more makes that 0.11, and changes a frame of ten objects by 5 %. A frame
+        object is missed. One object more makes that 0.06, and changes a frame of ten objects by 9 %. A frame
         without candidates has no expected objects, so it has no rate: NaN, not 0 (nothing there is not known to be right).
         """
         none = self.objects == 0

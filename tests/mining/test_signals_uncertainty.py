@@ -116,7 +116,7 @@ def test_expected_errors_by_hand():
     np.testing.assert_allclose(got.missed, [0.3, 0, 0.06, 0], atol=1e-7)
     np.testing.assert_allclose(got.false_alarms, [0.1 + 0.75, 0, 0, 0], atol=1e-7)
     np.testing.assert_allclose(got.objects, [1.45, 0, 0.06, 0], atol=1e-7)
-    np.testing.assert_allclose(got.rate, [1.15 / 1.95, np.nan, 0.06 / 0.56, np.nan], atol=1e-7)
+    np.testing.assert_allclose(got.rate, [1.15 / 2.45, np.nan, 0.06 / 1.06, np.nan], atol=1e-7)
 
 
 def test_expected_errors_are_what_calibrated_scores_promise():
