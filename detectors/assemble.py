@@ -43,6 +43,8 @@ def assemble(
     finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (raw.boxes, raw.scores, raw.features)]).all(
         0
     )
+    # Scores are probabilities; a graph exported without its sigmoid gives others, which no signal could use.
+    finite &= ((raw.scores >= 0) & (raw.scores <= 1)).flatten(1).all(1)
     scores = fleet_scores(raw.scores, columns).where(finite[:, None, None], 0.0)
     frame, position = select(
         raw.boxes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,12 @@ class DetectorSpec:
     """Which model, and how it is run. Everything here that changes a prediction is part of its digest."""
 
     # Read by pydantic where a config file holds a spec, so that each default and its text stands here alone.
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+        "strict": True,
+        "allow_inf_nan": False,
+    }
 
     weights: str
     """A file, or an official Ultralytics name such as ``yolo11n.pt``."""
@@ -76,13 +81,15 @@ class DetectorSpec:
             )
         if not 0.0 < self.suppress_iou <= 1.0:
             raise DetectorError(f"suppress_iou is {self.suppress_iou}; need 0 < suppress_iou <= 1")
+        if self.image_size_px is not None and self.image_size_px < 32:
+            raise DetectorError(f"image_size_px is {self.image_size_px}; need at least 32")
         if self.max_boxes < 1:
             raise DetectorError(f"max_boxes is {self.max_boxes}; need at least 1")
 
     @property
     def table_name(self) -> str:
         """What the tables call this detector."""
-        return self.name or PurePath(self.weights).stem
+        return self.name or PurePath(self.weights.removeprefix("demo:")).stem
 
 
 @dataclass(frozen=True, slots=True)

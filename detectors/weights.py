@@ -93,7 +93,7 @@ def spec_digest(spec: DetectorSpec, weights_sha256: str, class_map_digest: str) 
 
 def detector_name(spec: DetectorSpec) -> str:
     """Name of a detector in the tables: as the spec says, else its weights file's name without the ending."""
-    return spec.name or Path(spec.weights.removeprefix(DEMO_PREFIX)).stem
+    return spec.table_name
 
 
 def quiet_ultralytics() -> None:

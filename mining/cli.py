@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 import mining
-from mining.text import printable
+from mining.text import one_line, printable
 from mining.types import MiningError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"mining: {printable(text)}", err=True)
+    """One line on standard error, through the log, so that JSON logs stay JSON."""
+    log = logging.getLogger("mining")
+    if log.handlers:
+        log.error("%s", text)
+    else:  # not set up yet: the command line itself is wrong
+        click.echo(f"mining: {one_line(text)}", err=True)
 
 
 class _JsonLines(logging.Formatter):
@@ -80,7 +85,7 @@ class _JsonLines(logging.Formatter):
 
 class _TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(f"mining: {record.getMessage()}")
+        return f"mining: {one_line(record.getMessage())}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -116,7 +121,8 @@ _json_option = click.option(
 def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run the nightly job: index, detect, score, scenes, select, export.
 
-    Only what is not committed yet is done; a second run has nothing to do and says so.
+    Only what is not committed yet is done; a second run has nothing to do and says so. Exit code 3 where no batch could
+    be made.
 
     Example: mining run configs/nightly.toml --set select.budget=2000
     """
@@ -125,14 +131,14 @@ def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     night = pipeline.run_night(_load(config_path, overrides))
     if as_json:
         click.echo(json.dumps(night.as_dict(), default=str))
-        return
+        raise click.exceptions.Exit(0 if night.batch_id else 3)
     _show_problems(night.problems)
     if night.nothing_to_do:
         click.echo(f"Nothing to do: everything was mined before ({night.seconds:.1f} s).")
     if night.batch_id is None:
         click.echo("No batch was made.")
-    else:
-        click.echo(f"Batch {printable(night.batch_id)}: {printable(night.batch_folder or '')}")
+        raise click.exceptions.Exit(3)
+    click.echo(f"Batch {printable(night.batch_id)}: {printable(night.batch_folder or '')}")
 
 
 def _stage_command(name: str, text: str, example: str) -> None:

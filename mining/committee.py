@@ -37,7 +37,10 @@ def committee_of(config: Config) -> Committee:
     members = [detectors.digest_of(spec, classes) for spec in specs]
     names = tuple(config.detector_names)
     content = digest(members, names, config.detect.match_iou, COMMITTEE_VERSION)
-    readable = "+".join(re.sub(r"[^A-Za-z0-9_.]", "_", name)[:24] for name in names)[:80]
+    # Names come from people and become file names: letters and digits only, whatever they are in the tables.
+    readable = "+".join(re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:24] or "detector" for name in names)[
+        :80
+    ]
     return Committee(
         committee_id=f"{readable}-{content[:8]}",
         names=names,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ DEFAULT_SAMPLE_HZ = 2.0
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
 
 
 class FootageConfig(_Section):
@@ -25,11 +28,11 @@ class FootageConfig(_Section):
 
     paths: list[str] = Field(min_length=1)
     """Folders, files, globs, or @lists (one path a line). Relative paths start at the config file's folder."""
-    sample_hz: float | None = Field(default=None, gt=0)
+    sample_hz: float | None = Field(default=None, gt=0, le=1000)
     """Frames looked at in a second of footage; 2.0 where neither this nor `every` is given."""
     every: int | None = Field(default=None, ge=1)
     """Look at every n-th frame instead; 1 looks at all of them."""
-    image_rate_hz: float = Field(default=1.0, gt=0)
+    image_rate_hz: float = Field(default=1.0, gt=0, le=1000)
     """Frame rate of image folders whose sidecar names none."""
 
     @model_validator(mode="after")
@@ -51,7 +54,7 @@ class DetectConfig(_Section):
 
     batch_size: int = Field(default=16, ge=1, le=4096)
     """Frames in one forward pass."""
-    shard_minutes: float = Field(default=5.0, gt=0)
+    shard_minutes: float = Field(default=5.0, ge=0.001)
     """Length of footage that is committed as one piece, and lost at most when a job is killed."""
     match_iou: float = Field(default=0.5, gt=0, lt=1)
     """Boxes of two members are the same object from this overlap on."""
@@ -67,7 +70,10 @@ class ScoreConfig(_Section):
 
     @model_validator(mode="after")
     def _weights(self) -> ScoreConfig:
-        if any(w < 0 for w in self.hardness.values()) or sum(self.hardness.values()) <= 0:
+        if (
+            any(w < 0 or not math.isfinite(w) for w in self.hardness.values())
+            or sum(self.hardness.values()) <= 0
+        ):
             raise ValueError("hardness: weights must not be negative, and one must be above 0")
         return self
 
@@ -77,7 +83,7 @@ class ScenesConfig(_Section):
 
     min_hardness: float = Field(default=0.75, ge=0, le=1)
     """A frame is hard from this hardness on."""
-    max_gap_s: float = Field(default=2.0, gt=0)
+    max_gap_s: float = Field(default=2.0, gt=0, le=86400)
     """Hard frames of one camera that are further apart belong to different scenes."""
     min_frames: int = Field(default=2, ge=1)
     """Shorter runs are no scene."""
@@ -88,11 +94,11 @@ class SelectConfig(_Section):
 
     budget: int = Field(default=100, ge=1)
     """Frames in a batch, the random arm included."""
-    min_gap_s: float = Field(default=3.0, ge=0)
+    min_gap_s: float = Field(default=3.0, ge=0, le=86400)
     """Least time between two chosen frames of one drive and camera."""
     where: str = "true"
     """SQL condition over the columns of the view `mined`, such as "luma_mean > 20 AND tags['city'] = 'Oslo'"."""
-    pool_factor: float = Field(default=4.0, ge=1)
+    pool_factor: float = Field(default=4.0, ge=1, le=1000)
     """The strategy picks from this many times the budget of the hardest frames (PPAL, CVPR 2024, uses 4)."""
     strategy: str = "k_center"
     """How the batch is picked from the pool: a key of `mining.strategies.STRATEGIES`."""

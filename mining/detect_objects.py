@@ -74,6 +74,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 "detect", shard.night, shard.key, {"detections": detections, "observations": observations},
                 digest=shard.digest, recording_id=shard.recording_id, committee_id=committee.committee_id,
                 sees={member.name: member.seen.tolist() for member in members},
+                failed_to_run=rows.failed_to_run,
             )  # fmt: skip
             report.done += 1
             report.add(frames=observations.num_rows, boxes=detections.num_rows, failed_frames=rows.failed)
@@ -131,7 +132,8 @@ def _due(
         if marker["recording_id"] not in mine or marker["committee_id"] != committee.committee_id:
             continue
         if where in planned:
-            committed[where] = marker["digest"]
+            # What a detector or an unreachable file lost is tried again; damage within the footage is final.
+            committed[where] = "" if marker["failed_to_run"] else marker["digest"]
         else:
             store.retract("detect", *where)
     return [shard for shard in shards if committed.get((shard.night, shard.key)) != shard.digest]
@@ -175,7 +177,7 @@ def _read(shard: Shard, times: FrameTimes | FootageError) -> Iterator[Frame]:
             yield frame
     except FootageError as error:
         for index in wanted[done:]:
-            yield Frame(index, 0, None, str(error))
+            yield Frame(index, 0, None, str(error), opened=False)
 
 
 def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
@@ -244,6 +246,8 @@ class _Rows:
     committee: Committee
     shard: Shard
     failed: int = 0
+    failed_to_run: int = 0
+    """Frames lost to a failing detector or to a recording that could not be opened."""
     reasons: list[str] = field(default_factory=list)
     _frames: list[Frame] = field(default_factory=list)
     _observations: list[dict[str, Any]] = field(default_factory=list)
@@ -254,6 +258,7 @@ class _Rows:
         good = [i for i, frame in enumerate(frames) if frame.rgb is not None]
         base = len(self._frames)
         self._frames += frames
+        self.failed_to_run += sum(not frame.opened for frame in frames)
         errors: list[list[str]] = [[f.error or "did not decode"] if f.rgb is None else [] for f in frames]
         observations: list[dict[str, Any]] = [
             {} if f.rgb is None else {**_quality(f.rgb), "box_count": [], "dense_max": [], "dense_mean": []}
@@ -262,6 +267,7 @@ class _Rows:
         for member, predictions in enumerate(seen):
             name = self.committee.names[member]
             if isinstance(predictions, str):
+                self.failed_to_run += len(good)
                 for i in good:
                     errors[i].append(predictions)
                 continue

@@ -26,9 +26,14 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     wanted = set(recording_ids)
     nights = sorted({night for (night, _), marker in scored.items() if marker["recording_id"] in wanted})
     committed = store.markers("scenes")
+    rows = {marker["recording_id"]: marker["content"] for marker in store.markers("index").values()}
     for night in nights:
         content = digest(
-            sorted(marker["digest"] for (n, _), marker in scored.items() if n == night),
+            sorted(
+                (marker["digest"], rows[marker["recording_id"]])
+                for (n, _), marker in scored.items()
+                if n == night
+            ),
             config.scenes.model_dump(),
             SCENES_VERSION,
         )

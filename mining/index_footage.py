@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 from numpy.typing import NDArray
 
 from mining.config import Config
@@ -39,7 +40,7 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     """Index what the config's paths hold. Returns the ids of all recordings found, old and new.
 
     A file whose size and time are those of the last run is not opened. A recording that moved keeps its id, and with
-    it all that was mined from it.
+    it all that was mined from it; so does one whose file is gone.
     """
     report = StageReport("index")
     sources, problems = discover(config.footage_paths)
@@ -49,14 +50,14 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
             report.problems[0] if report.problems else f"no footage under {', '.join(config.footage_paths)}"
         )
     known = _known(store)
+    by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
     found: dict[str, str] = {}
     with progress("index", len(sources), "recordings") as shown:
         for source in sources:
             signature = _signature(source, config)
-            where, marker = known.get(source.path, (None, {}))
-            if where is not None and marker["signature"] == signature:
-                recording_id = marker["recording_id"]
+            if signature in by_signature:
+                recording_id = by_signature[signature]
                 report.unchanged += 1
             else:
                 recording, times = probe(source, defaults)
@@ -65,7 +66,9 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
                     recording = replace(recording, recording_id=digest(source.path)[:20])
                 recording_id = recording.recording_id
                 if recording_id not in found:
-                    _commit(store, config, source, recording, times, signature, known, report)
+                    _commit(
+                        store, config, source, recording, times, signature, known.get(recording_id), report
+                    )
             if recording_id in found:
                 report.problems.append(
                     f"{source.path}: the same content as {found[recording_id]}; mined once"
@@ -76,18 +79,22 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
 
 
 def indexed(store: Store, config: Config) -> list[str]:
-    """Ids of the recordings under the config's paths that are indexed already."""
+    """Ids of the recordings under the config's paths that are indexed as they are now."""
     sources, _ = discover(config.footage_paths)
-    paths = {source.path for source in sources}
-    ids = {marker["recording_id"] for path, (_, marker) in _known(store).items() if path in paths}
+    signatures = {_signature(source, config) for source in sources}
+    ids = {
+        recording_id
+        for recording_id, (_, marker) in _known(store).items()
+        if marker["signature"] in signatures
+    }
     if not ids:
-        raise UsageError("none of the config's footage is indexed yet; run `mining index` first")
+        raise UsageError("none of the config's footage is indexed as it is now; run `mining index` first")
     return sorted(ids)
 
 
-def _known(store: Store) -> dict[str, tuple[tuple[date, str], dict[str, Any]]]:
-    """Path -> the commit of the recording last seen there."""
-    return {marker["uri"]: (where, marker) for where, marker in store.markers("index").items()}
+def _known(store: Store) -> dict[str, tuple[date, dict[str, Any]]]:
+    """Recording id -> night and marker of its commit."""
+    return {marker["recording_id"]: (night, marker) for (night, _), marker in store.markers("index").items()}
 
 
 def _signature(source: Source, config: Config) -> str:
@@ -117,31 +124,45 @@ def _commit(
     recording: Recording,
     times: FrameTimes,
     signature: str,
-    known: dict[str, tuple[tuple[date, str], dict[str, Any]]],
+    before: tuple[date, dict[str, Any]] | None,
     report: StageReport,
 ) -> None:
+    if before is not None and recording.started_at_source == "file_time":
+        # A copy has a new file time; the footage is no younger for it.
+        recording = replace(
+            recording,
+            started_at=datetime.fromisoformat(before[1]["started_at"]),
+            started_at_source=before[1]["started_at_source"],
+        )
     indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
     telemetry, trouble = _telemetry(source, recording, times, indices)
     if trouble:
         recording = _partial(recording, trouble)
-    for where, marker in known.values():
-        # The same recording on another night (a corrected start), or another recording at the same place (the file
-        # was replaced): neither row stands any longer.
-        moved = marker["recording_id"] == recording.recording_id and where[0] != recording.night
-        replaced = marker["uri"] == recording.uri and marker["recording_id"] != recording.recording_id
-        if moved or replaced:
-            store.retract("index", *where)
-        if moved:
-            _retract_mined(store, recording.recording_id, where[0])
+    if (
+        before is not None and before[0] != recording.night
+    ):  # its start was corrected: it belongs to another night
+        store.retract("index", before[0], recording.recording_id)
+        _retract_mined(store, recording.recording_id, before[0])
+    frames, row = _frame_rows(recording, times, indices, telemetry), _recording_row(recording)
     store.commit(
-        "index", recording.night, recording.recording_id,
-        {"frames": _frame_rows(recording, times, indices, telemetry), "recordings": _recording_row(recording)},
-        digest=signature, signature=signature, recording_id=recording.recording_id, uri=source.path,
+        "index", recording.night, recording.recording_id, {"frames": frames, "recordings": row},
+        digest=signature, signature=signature, recording_id=recording.recording_id,
+        started_at=recording.started_at.isoformat(), started_at_source=recording.started_at_source,
+        content=_rows_digest(frames, row),
     )  # fmt: skip
     report.done += 1
     report.add(recordings=1, frames=len(indices), **{recording.status: 1} if recording.status != "ok" else {})
     if recording.error:
         report.problems.append(f"{source.path}: {recording.status}: {recording.error}")
+
+
+def _rows_digest(frames: pa.Table, recording: pa.Table) -> str:
+    """Digest of what later stages take from these rows; where the file lies and its times are not part of it."""
+    sink = pa.BufferOutputStream()
+    for table in (frames, recording.drop_columns(["uri", "size_bytes", "modified_ns"])):
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:32]
 
 
 def _retract_mined(store: Store, recording_id: str, night: date) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mining import detect_objects, export_batch, find_scenes, index_footage, score_frames, select_batch
+from mining.committee import committee_of
 from mining.config import Config
 from mining.progress import LOG
 from mining.store import Store
@@ -54,7 +55,14 @@ def run_night(config: Config) -> NightReport:
     started = time.monotonic()
     night = NightReport()
     store = Store(config.store_path, create=True)
+    with store.writing():
+        check(store, config)
+        _run_stages(store, config, night)
+    night.seconds = time.monotonic() - started
+    return night
 
+
+def _run_stages(store: Store, config: Config, night: NightReport) -> None:
     index, recordings = _timed(lambda: index_footage.run(store, config))
     night.stages.append(index)
     night.stages.append(_timed(lambda: detect_objects.run(store, config, recordings)))
@@ -67,8 +75,12 @@ def run_night(config: Config) -> NightReport:
         night.stages.append(export)
         night.batch_folder = str(folder)
 
-    night.seconds = time.monotonic() - started
-    return night
+
+def check(store: Store, config: Config) -> None:
+    """Refuse at the start what a late stage would refuse after hours of work."""
+    score_frames.check(config)
+    select_batch.check(store, config)
+    export_batch.check(config)
 
 
 def _timed(stage: Callable[[], _T]) -> _T:
@@ -92,6 +104,11 @@ def one_line(report: StageReport) -> str:
 def run_stage(name: str, config: Config) -> StageReport:
     """Run one stage alone over what the store already holds of the config's footage."""
     store = Store(config.store_path, create=name == "index")
+    with store.writing():
+        return _run_one(name, store, config)
+
+
+def _run_one(name: str, store: Store, config: Config) -> StageReport:
     if name == "index":
         return _timed(lambda: index_footage.run(store, config))[0]
     recordings = index_footage.indexed(store, config)
@@ -105,9 +122,17 @@ def run_export(config: Config, batch_id: str | None) -> tuple[StageReport, Path]
     """Export a batch, the newest where none is named."""
     store = Store(config.store_path)
     if batch_id is None:
-        committed = store.markers("select")
-        if not committed:
-            raise UsageError(f"{store.root}: no batch is chosen yet; `mining select` chooses one")
-        batch_id = max(committed, key=lambda where: (committed[where].get("chosen_at", ""), where))[1]
+        committee_id = committee_of(config).committee_id
+        chosen = [
+            (marker["chosen_at"], name)
+            for (_, name), marker in store.markers("select").items()
+            if marker["committee_id"] == committee_id
+        ]
+        if not chosen:
+            raise UsageError(
+                f"{store.root}: this committee has chosen no batch yet; `mining select` chooses one"
+            )
+        batch_id = max(chosen)[1]
     name = batch_id
-    return _timed(lambda: export_batch.run(store, config, name))
+    with store.writing():
+        return _timed(lambda: export_batch.run(store, config, name))

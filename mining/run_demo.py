@@ -111,20 +111,25 @@ def run_demo(folder: Path, seed: int) -> DemoResult:
 
 
 def _make(folder: Path, drives: Path, seed: int) -> None:
-    """Render the drives beside their place and rename them: a demo that was stopped starts afresh."""
+    """Render the drives beside their place and rename them: a demo that was stopped starts afresh.
+
+    Nothing is ever deleted but what a demo made: its drives, known by their stamp, and its own half-made ones.
+    """
     stamp = folder / f"drives-{seed}.done"
     if stamp.exists() and drives.is_dir():
         return
-    if folder.exists() and any(folder.iterdir()) and not any(folder.glob("drives*")):
-        raise UsageError(f"{folder}: not empty and not a demo; name an empty or a new folder")
-    for old in folder.glob("drives-*.done"):
-        old.unlink()
+    stamps = list(folder.glob("drives-*.done"))
     partial = folder / "drives.partial"
+    others = [p for p in folder.iterdir() if p != partial] if folder.exists() else []
+    if others and not stamps:
+        raise UsageError(f"{folder}: not empty and not a demo; name an empty or a new folder")
     for leftover in (partial, drives):
         shutil.rmtree(leftover, ignore_errors=True)
+    for old in stamps:
+        old.unlink()
     partial.mkdir(parents=True)
     LOG.info("rendering %d drives", _DRIVES)
     with progress("render", _DRIVES, "drives") as shown:
         make_drives(partial, seed=seed, drives=_DRIVES, progress=shown.advance)
-    partial.rename(drives)
     stamp.touch()
+    partial.rename(drives)

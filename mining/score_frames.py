@@ -46,18 +46,24 @@ class _Unit:
     sees: dict[str, list[bool]]
 
 
-def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
-    """Score every recording whose detections, settings or reference changed."""
-    report = StageReport("score")
+def check(config: Config) -> None:
+    """Refuse, before hours of work, settings that this stage would refuse after them."""
     unknown = sorted(set(config.score.hardness) - set(SIGNAL_NAMES))
     if unknown:
         raise UsageError(
             f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}"
         )
+
+
+def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
+    """Score every recording whose detections, settings or reference changed."""
+    report = StageReport("score")
+    check(config)
     committee = committee_of(config)
     units = _units(store, committee, recording_ids)
     committed = store.markers("score")
-    reference = _load_reference(_reference_path(store, committee))
+    reference_path = _reference_path(store, committee)
+    reference = _load_reference(reference_path)
 
     def content(unit: _Unit) -> str:
         settings = [
@@ -79,9 +85,15 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             for unit in units:
                 signals[unit.key] = _signals_of(store, committee, unit)
                 shown.advance()
-        reference = _make_reference(
-            _reference_path(store, committee), [s for _, s in signals.values()], store
-        )
+        joined = _joined([found for _, found in signals.values()])
+        reference = _make_reference(joined)
+        if all(np.isfinite(joined[name]).any() for name in config.score.hardness):
+            _save_reference(reference, reference_path, store)
+        else:
+            report.problems.append(
+                "a signal of score.hardness could not be computed on any frame (see the detect stage), so percentiles "
+                "of this run hold for this run only; once it can be, everything is scored again"
+            )
     with progress("score", len(due), "recordings") as shown:
         for unit in due:
             frames, found = (
@@ -231,7 +243,16 @@ def _score_rows(
 
 
 def _reference_path(store: Store, committee: Committee) -> Path:
-    return store.root / "reference" / f"{committee.committee_id}.parquet"
+    """Signals depend on the operating thresholds and on this stage's version, and so does what they compare with."""
+    return (
+        store.root
+        / "reference"
+        / f"{committee.committee_id}-{digest(committee.thresholds, SCORE_VERSION)[:8]}.parquet"
+    )
+
+
+def _joined(found: list[Signals]) -> Signals:
+    return {name: np.concatenate([signals[name] for signals in found]) for name in SIGNAL_NAMES}
 
 
 def _load_reference(path: Path) -> Reference | None:
@@ -242,20 +263,23 @@ def _load_reference(path: Path) -> Reference | None:
     return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
 
 
-def _make_reference(path: Path, found: list[Signals], store: Store) -> Reference:
-    """Keep the distribution of the first frames that this committee scored; it stays as it is from then on."""
-    columns = {}
+def _make_reference(found: Signals) -> Reference:
+    values = {}
     for name in SIGNAL_NAMES:
-        values = np.concatenate([signals[name] for signals in found])
-        values = np.sort(values[~np.isnan(values)])
-        if len(values) > _REFERENCE_VALUES:
-            values = np.quantile(values, np.linspace(0, 1, _REFERENCE_VALUES), method="nearest")
-        columns[name] = [values.tolist()]
+        known = np.sort(found[name][~np.isnan(found[name])])
+        if len(known) > _REFERENCE_VALUES:
+            known = np.quantile(known, np.linspace(0, 1, _REFERENCE_VALUES), method="nearest")
+        values[name] = known
+    return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
+
+
+def _save_reference(reference: Reference, path: Path, store: Store) -> None:
+    """Keep the distribution of the first frames that this committee scored.
+
+    It stays as it is, so that nights can be compared; deleting the file has the next run make another and score anew.
+    """
+    schema = pa.schema([(name, pa.list_(pa.float64())) for name in SIGNAL_NAMES])
+    columns = {name: [values.tolist()] for name, values in reference.values.items()}
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table(columns, schema=pa.schema([(n, pa.list_(pa.float64())) for n in SIGNAL_NAMES])), sink
-    )
+    pq.write_table(pa.table(columns, schema=schema), sink)
     store.write_file(path, sink.getvalue().to_pybytes())
-    loaded = _load_reference(path)
-    assert loaded is not None
-    return loaded

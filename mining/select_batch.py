@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from datetime import UTC, date, datetime
 
 import duckdb
 import numpy as np
@@ -24,7 +23,7 @@ SELECT_VERSION = 1
 """Raise when the rows of this stage change for the same input."""
 
 _POOL_COLUMNS = (
-    "frame_id", "drive_id", "camera", "at_us", "night", "hardness", "perceptual_hash", "embedding",
+    "frame_id", "drive_id", "camera", "at_us", "hardness", "perceptual_hash", "embedding",
 )  # fmt: skip
 
 
@@ -36,13 +35,16 @@ class _Pool:
     drive_id: NDArray[np.str_]
     camera: NDArray[np.str_]
     at_us: NDArray[np.int64]
-    night: NDArray[Any]
     hardness: FloatArray
     perceptual_hash: NDArray[np.uint64]
     embedding: FloatArray
 
     def __len__(self) -> int:
         return len(self.frame_id)
+
+    @staticmethod
+    def join(first: _Pool, second: _Pool) -> _Pool:
+        return _Pool(*(np.concatenate([getattr(p, name) for p in (first, second)]) for name in _POOL_COLUMNS))
 
     def take(self, index: NDArray[np.int64]) -> _Pool:
         return _Pool(*(getattr(self, name)[index] for name in _POOL_COLUMNS))
@@ -52,36 +54,37 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     """Choose a batch from these recordings. Returns the batch's id: the committed one where nothing changed."""
     report = StageReport("select")
     select = config.select
-    if select.strategy not in STRATEGIES:
-        raise UsageError(f"select.strategy is {select.strategy!r}; known: {', '.join(sorted(STRATEGIES))}")
+    check(store, config)
     committee = committee_of(config)
     wanted = set(recording_ids)
     scored = sorted(
-        (marker["digest"], str(night))
+        f"{night} {marker['digest']}"
         for (night, _), marker in store.markers("score").items()
         if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted
     )
     if not scored:
         report.problems.append("nothing is scored: no frame could be chosen")
         return report, None
-    content = digest(scored, select.model_dump(), SELECT_VERSION)
+    settings = digest(committee.committee_id, select.model_dump(), SELECT_VERSION)
     for (_, batch_id), marker in sorted(store.markers("select").items()):
-        if marker["digest"] == content:
+        # Less footage than before (old drives were cleaned up, say) is no reason for another batch.
+        if marker["settings"] == settings and set(scored) <= set(marker["scored"]):
             report.unchanged = 1
             report.counts = {"frames": marker["rows"]["selections"]}
             return report, batch_id
+    content = digest(scored, settings)
     with store.connect() as con:
         _open_candidates(con, config, committee, recording_ids)
         random_pick = _random_arm(con, select)
         mined = _mined_arm(con, select, random_pick)
-        batch_id = f"{max(night for _, night in scored)}-{content[:6]}"
+        batch_id = f"{scored[-1][:10]}-{content[:6]}"
         rows = _rows(con, batch_id, committee, random_pick, mined)
         eligible = _count(con, "candidates")
     chosen = rows.num_rows
     if chosen < select.budget:
         report.problems.append(
             f"the batch holds {chosen} frames, {select.budget - chosen} fewer than its budget of {select.budget}: "
-            f"{eligible} frames were eligible, and the others lie within {select.min_gap_s:g} s of a chosen frame of "
+            f"{eligible} frames were eligible; those left out lie within {select.min_gap_s:g} s of a chosen frame of "
             "their camera or show the same picture as one; lower select.min_gap_s, widen select.where, or add footage"
         )
     if not chosen:
@@ -89,11 +92,27 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     night = date.fromisoformat(batch_id[:10])
     store.commit(
         "select", night, batch_id, {"selections": rows}, digest=content, committee_id=committee.committee_id,
-        budget=select.budget, eligible=eligible,
+        budget=select.budget, eligible=eligible, settings=settings, scored=scored,
+        chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
     report.add(frames=chosen, eligible=eligible)
     return report, batch_id
+
+
+def check(store: Store, config: Config) -> None:
+    """Refuse, before hours of work, settings that this stage would refuse after them."""
+    if config.select.strategy not in STRATEGIES:
+        raise UsageError(
+            f"select.strategy is {config.select.strategy!r}; known: {', '.join(sorted(STRATEGIES))}"
+        )
+    with store.connect() as con:
+        try:
+            con.sql("FROM mined LIMIT 0").filter(duckdb.SQLExpression(config.select.where)).fetchall()
+        except duckdb.Error as error:
+            raise UsageError(
+                f"select.where is not one SQL condition over `mined`: {_first_line(error)}"
+            ) from None
 
 
 def _open_candidates(
@@ -109,22 +128,18 @@ def _open_candidates(
         "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE $exclude",
         {"exclude": select.exclude_chosen},
     )
-    try:
-        where = duckdb.SQLExpression(select.where)
-    except duckdb.Error as error:
-        raise UsageError(f"select.where is not one SQL condition: {_first_line(error)}") from None
     parameters = {"committee_id": committee.committee_id, "reach_us": _reach_us(select)}
-    try:
-        con.sql(sql_file("candidates"), params=parameters).filter(where).create("candidates")
-    except duckdb.Error as error:
-        raise UsageError(f"select.where: {_first_line(error)}") from None
+    con.sql(sql_file("candidates"), params=parameters).filter(duckdb.SQLExpression(select.where)).create(
+        "candidates"
+    )
 
 
 def _random_arm(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> _Pool:
-    """Draw the random arm blindly from all candidates; only the gap in time holds for it too."""
+    """Draw the random arm blindly from all candidates; only gap and repeated pictures are looked at."""
     count = round(select.budget * select.random_share)
     # md5 and not random(): the draw must not change with threads, file order or DuckDB's version.
-    return _thinned(con, select, f"md5(concat({select.seed}, '|', frame_id))", count, near=None)
+    _thin(con, select, f"md5(concat({select.seed}, '|', frame_id))", near=None)
+    return _walk(con, select, count, apart_from=None)
 
 
 def _mined_arm(
@@ -132,8 +147,8 @@ def _mined_arm(
 ) -> tuple[_Pool, FloatArray]:
     """Pick the rest of the budget; returns the picks in order and their distance to the nearest frame before them."""
     budget = select.budget - len(random_pick)
-    pool = _thinned(con, select, "hardness", int(np.ceil(budget * select.pool_factor)), near=random_pick)
-    pool = pool.take(_distinct(pool, random_pick, select))
+    _thin(con, select, "hardness", near=random_pick)
+    pool = _walk(con, select, int(np.ceil(budget * select.pool_factor)), apart_from=random_pick)
     candidates = Candidates(
         frame_id=pool.frame_id, hardness=pool.hardness, embeddings=pool.embedding, taken=random_pick.embedding
     )
@@ -141,10 +156,8 @@ def _mined_arm(
     return pool.take(picks.index), picks.distance_to_nearest
 
 
-def _thinned(
-    con: duckdb.DuckDBPyConnection, select: SelectConfig, priority: str, count: int, near: _Pool | None
-) -> _Pool:
-    """Take the ``count`` candidates of the highest priority that keep the gap among themselves and to ``near``."""
+def _thin(con: duckdb.DuckDBPyConnection, select: SelectConfig, priority: str, near: _Pool | None) -> None:
+    """Make the table ``kept``: candidates that keep the gap among themselves and to ``near``, the first by priority."""
     reach = {"reach_us": _reach_us(select)}
     con.execute(
         "CREATE OR REPLACE TEMP TABLE open_frames AS "
@@ -168,10 +181,30 @@ def _thinned(
             break
         con.execute(f"CREATE OR REPLACE TEMP TABLE round AS {sql_file('gap_peaks')}", reach)
         con.execute("INSERT INTO kept FROM round")
+
+
+def _walk(
+    con: duckdb.DuckDBPyConnection, select: SelectConfig, count: int, apart_from: _Pool | None
+) -> _Pool:
+    """Walk down ``kept`` until ``count`` different pictures are found, none of them like one of ``apart_from``."""
+    found = _read_kept(con, 0, 0)
+    offset = 0
+    while len(found) < count:
+        part = _read_kept(con, offset, count)
+        if not len(part):
+            break
+        offset += len(part)
+        before = found if apart_from is None else _Pool.join(apart_from, found)
+        found = _Pool.join(found, part.take(_distinct(part, before, select)))
+    return found.take(np.arange(min(count, len(found))))
+
+
+def _read_kept(con: duckdb.DuckDBPyConnection, offset: int, count: int) -> _Pool:
     table = con.sql(
-        "SELECT k.frame_id, k.drive_id, k.camera, k.at_us, c.night, c.hardness, c.perceptual_hash, c.embedding "
-        "FROM kept AS k JOIN candidates AS c USING (frame_id) ORDER BY k.priority DESC, k.frame_id LIMIT $count",
-        params={"count": count},
+        "SELECT k.frame_id, k.drive_id, k.camera, k.at_us, c.hardness, c.perceptual_hash, c.embedding "
+        "FROM (FROM kept ORDER BY priority DESC, frame_id LIMIT $count OFFSET $offset) AS k "
+        "JOIN candidates AS c USING (frame_id) ORDER BY k.priority DESC, k.frame_id",
+        params={"count": count, "offset": offset},
     ).to_arrow_table()
     # Told apart from the rows: a table without rows still has embeddings of some length.
     size = con.execute("SELECT coalesce(max(len(embedding)), 1) FROM candidates").fetchall()[0][0]
@@ -180,7 +213,6 @@ def _thinned(
         drive_id=np.asarray(table["drive_id"].to_pylist(), np.str_),
         camera=np.asarray(table["camera"].to_pylist(), np.str_),
         at_us=table["at_us"].to_numpy(),
-        night=np.asarray(table["night"].to_pylist(), object),
         hardness=table["hardness"].to_numpy().astype(np.float32),
         perceptual_hash=table["perceptual_hash"].to_numpy().astype(np.uint64),
         embedding=table["embedding"]

@@ -12,12 +12,14 @@ old rows, none, or the new ones, never a mixture.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,12 @@ class Store:
     def __init__(self, root: Path, *, create: bool = False) -> None:
         """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it."""
         self.root = root
+        if any("=" in part for part in root.absolute().parts):
+            raise UsageError(
+                f"{root}: a store's path must not hold '=', which would read as a partition column"
+            )
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"{root}: is a file; `store` names a folder")
         version_file = root / "mining-store.json"
         if not version_file.exists():
             if not create:
@@ -108,6 +116,16 @@ class Store:
         """
         if set(tables) != set(STAGE_TABLES[stage]):
             raise ValueError(f"stage {stage} commits {STAGE_TABLES[stage]}, got {sorted(tables)}")
+        try:
+            self._commit(stage, night, key, tables, {**notes, "digest": digest})
+        except OSError as error:
+            raise MiningError(
+                f"{error.filename or self.root}: cannot write to the store: {error.strerror}; what was committed stays"
+            ) from None
+
+    def _commit(
+        self, stage: str, night: date, key: str, tables: Mapping[str, pa.Table], notes: dict[str, Any]
+    ) -> None:
         marker = self._marker(stage, night, key)
         staged: list[tuple[Path, Path]] = []
         try:
@@ -128,13 +146,25 @@ class Store:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
         rows = {name: table.num_rows for name, table in tables.items()}
-        self.write_file(marker, json.dumps({**notes, "digest": digest, "rows": rows}, default=str).encode())
+        self.write_file(marker, json.dumps({**notes, "rows": rows}, default=str).encode())
 
     def retract(self, stage: str, night: date, key: str) -> None:
         """Take a commit back: its rows are no longer seen."""
         marker = self._marker(stage, night, key)
         marker.unlink(missing_ok=True)
         _sync_folder(marker.parent)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store for one writing job; ``MiningError`` at once where another holds it. Readers need nothing."""
+        with (self.root / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise MiningError(
+                    f"{self.root}: another mining job is writing to this store; try again later"
+                ) from None
+            yield
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

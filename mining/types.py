@@ -100,6 +100,8 @@ class Frame:
     rgb: NDArray[np.uint8] | None
     """[height, width, 3], RGB, display orientation; None where it did not decode."""
     error: str | None = None
+    opened: bool = True
+    """False where the recording as a whole could not be opened."""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ def main() -> None:
         parser.error(f"--frames needs at least {CHUNK}, --boxes at least 1")
     rng = np.random.default_rng(0)
     chunks = [synthetic(rng, CHUNK, options.boxes) for _ in range(options.frames // CHUNK)]
-    reference = reference_of([signals_of(*chunks[0])])
+    reference = reference_of(signals_of(*chunks[0]))
     weights = ScoreConfig().hardness
 
     def score() -> None:

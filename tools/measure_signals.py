@@ -155,7 +155,7 @@ def print_report(options: argparse.Namespace) -> None:
     found = _errors(members[0], specs[0].threshold, labels, images["size_px"], counted)
 
     keep = np.flatnonzero(readable)
-    reference = reference_of([{name: v[keep] for name, v in signals.items()}])
+    reference = reference_of({name: v[keep] for name, v in signals.items()})
     signals = {name: v[keep] for name, v in reference.complete(signals).items()}
     hardness = blend({name: reference.percentile(name, signals[name]) for name in weights}, weights)
     errors = found.total[keep].astype(np.float64)

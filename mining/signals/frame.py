@@ -159,5 +159,10 @@ def with_excess(signals: Mapping[str, Float64Array], typical: Mapping[str, float
     return {**signals, **excess}
 
 
+def needs_committee(signal: str) -> bool:
+    """Whether a signal compares members, so that one detector alone can never have it."""
+    return signal.startswith(("committee_", *(f"{name}_" for name in OBJECT_MEASURES)))
+
+
 def _nan(count: int) -> Float64Array:
     return np.full(count, np.nan)

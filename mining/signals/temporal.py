@@ -169,15 +169,20 @@ def link(s: Sequence) -> Links:
 
     a, b = free(kept & (size > 0))
     centre = (s.boxes_px[:, :2] + s.boxes_px[:, 2:]) / 2
+    pairs = [np.empty((2, 0), np.int64)]
     for i, j in same_frame_pairs(s.frame[a] + 1, s.frame[b]):
         one, two = a[i], b[j]
-        distance = np.hypot(*(centre[one] - centre[two]).T) / np.sqrt((size[one] + size[two]) / 2)
-        ratio = size[one] / size[two]
-        near = (distance < LINK_DISTANCE) & (np.maximum(ratio, 1 / ratio) <= LINK_SIZE_RATIO)
-        near &= (s.classes[one] == s.classes[two]) & s.sure(one, two)
-        assign(one[near], two[near], LINK_DISTANCE - distance[near])
+        alike = (s.classes[one] == s.classes[two]) & s.sure(one, two)
+        pairs.append(np.stack([one[alike], two[alike]]))
+    one, two = np.concatenate(pairs, axis=1)
+    distance = np.hypot(*(centre[one] - centre[two]).T) / np.sqrt((size[one] + size[two]) / 2)
+    ratio = size[one] / size[two]
+    near = (distance < LINK_DISTANCE) & (np.maximum(ratio, 1 / ratio) <= LINK_SIZE_RATIO)
+    assign(one[near], two[near], LINK_DISTANCE - distance[near])
 
     for step in range(2, MAX_GAP_FRAMES + 2):
+        if (s.time_s[step:] - s.time_s[:-step] > s.max_gap_s).all():
+            break  # frames so many steps apart are all too far apart, and more so those beyond
         a, b = free(kept)
         i, j, overlap = overlapping_pairs(
             s.frame[a] + step, s.boxes_px[a], s.frame[b], s.boxes_px[b], LINK_IOU
@@ -188,9 +193,8 @@ def link(s: Sequence) -> Links:
         assign(a[same], b[same], overlap[same])
 
     first = np.where(before >= 0, before, np.arange(n))
-    while (
-        first != first[first]
-    ).any():  # each turn doubles the reach: as many turns as a track's length has bits
+    # Each turn doubles the reach: as many turns as a track's length has bits.
+    while (first != first[first]).any():
         first = first[first]
     track = np.full(n, -1, np.int64)
     track[kept] = np.unique(first[kept], return_inverse=True)[1]

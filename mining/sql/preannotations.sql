@@ -1,24 +1,35 @@
--- Objects that the committee agrees on in the frames of table `chosen`: the mean confidence over the members that know
--- the class (0 where such a member did not see the object), the confidence-weighted mean box, the surest member's class.
-WITH objects AS (
-    SELECT
-        d.frame_id,
-        d.match_id,
-        arg_max(d."class", (d.confidence, d.detector)) AS class,
-        sum(d.confidence) AS confidence_sum,
-        sum(d.x1_px * d.confidence) / sum(d.confidence) AS x1_px,
-        sum(d.y1_px * d.confidence) / sum(d.confidence) AS y1_px,
-        sum(d.x2_px * d.confidence) / sum(d.confidence) AS x2_px,
-        sum(d.y2_px * d.confidence) / sum(d.confidence) AS y2_px,
-        list(d.detector ORDER BY d.detector) AS detectors
+-- Objects that the committee agrees on in the frames of table `chosen`. An object's class is that of its surest box; its
+-- confidence is the mean of the members' scores for that class, over the members that know it (table `knows`), 0 where
+-- such a member did not see the object; its box is the mean of its boxes, weighted by their confidence.
+WITH seen AS (
+    SELECT d.*
     FROM detections AS d
-    SEMI JOIN chosen AS c ON c.frame_id = d.frame_id
+    SEMI JOIN chosen USING (frame_id)
     WHERE d.committee_id = $committee_id
-    GROUP BY d.frame_id, d.match_id
+),
+objects AS (
+    SELECT
+        frame_id,
+        match_id,
+        arg_max("class", (confidence, detector)) AS class,
+        sum(x1_px * confidence) / sum(confidence) AS x1_px,
+        sum(y1_px * confidence) / sum(confidence) AS y1_px,
+        sum(x2_px * confidence) / sum(confidence) AS x2_px,
+        sum(y2_px * confidence) / sum(confidence) AS y2_px,
+        list(detector ORDER BY detector) AS detectors
+    FROM seen
+    GROUP BY frame_id, match_id
+),
+agreed AS (
+    SELECT o.frame_id, o.match_id, sum(s.class_scores[k.class_index]) / any_value(k.members) AS confidence
+    FROM objects AS o
+    JOIN seen AS s USING (frame_id, match_id)
+    JOIN (SELECT *, count(*) OVER (PARTITION BY class) AS members FROM knows) AS k
+        ON k.class = o.class AND k.detector = s.detector
+    GROUP BY o.frame_id, o.match_id
 )
-SELECT
-    o.frame_id, o.class, o.confidence_sum / k.members AS confidence, o.x1_px, o.y1_px, o.x2_px, o.y2_px, o.detectors
+SELECT o.frame_id, o.class, a.confidence, o.x1_px, o.y1_px, o.x2_px, o.y2_px, o.detectors
 FROM objects AS o
-JOIN (SELECT class, count(*) AS members FROM knows GROUP BY class) AS k USING (class)
-WHERE o.confidence_sum / k.members >= $confidence AND o.x2_px > o.x1_px AND o.y2_px > o.y1_px
-ORDER BY o.frame_id, confidence DESC, o.match_id
+JOIN agreed AS a USING (frame_id, match_id)
+WHERE a.confidence >= $confidence AND o.x2_px > o.x1_px AND o.y2_px > o.y1_px
+ORDER BY o.frame_id, a.confidence DESC, o.match_id

@@ -84,7 +84,7 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
     }
     tables = {name: table(name, values) for name, values in rows.items()}
     key = drive.recording_id
-    notes = {"recording_id": key, "committee_id": COMMITTEE}
+    notes = {"recording_id": key, "committee_id": COMMITTEE, "content": key, "failed_to_run": 0, "sees": {}}
     store.commit("index", NIGHT, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes)
     store.commit(
         "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes

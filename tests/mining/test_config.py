@@ -39,6 +39,10 @@ def write(folder: Path, text: str) -> Path:
         (GOOD + '[[detector]]\nweights = "b/a.pt"', ["two detectors are called 'a'"]),
         ('[[detector]]\nweights = "a.pt"', ["'footage' is missing"]),
         (GOOD + "[score]\nhardness = { entropy_max = -1.0 }", ["weights must not be negative"]),
+        (GOOD + "[select]\nmin_gap_s = inf", ["select.min_gap_s", "finite"]),
+        (GOOD + "[score]\nhardness = { entropy_max = nan }", ["score.hardness.entropy_max", "finite"]),
+        (GOOD + 'threshold = "0.3"', ["detector.0.threshold", "valid number"]),
+        (GOOD + "image_size_px = 0", ["image_size_px is 0"]),
         ("[footage", ["not valid TOML"]),
         ("folder = 'x'" + GOOD, ["unknown key 'folder'"]),
     ],
@@ -100,7 +104,9 @@ def test_nightly_shows_every_key_with_its_default() -> None:
     import tomllib
 
     shown = tomllib.loads(config.shipped("nightly.toml").read_text())
-    defaults = config.Config.model_validate({"footage": {"paths": ["x"]}, "detector": [{"weights": "x.pt"}]})
+    defaults = config.Config.model_validate_json(
+        json.dumps({"footage": {"paths": ["x"]}, "detector": [{"weights": "x.pt"}]})
+    )
     for section in ("detect", "score", "scenes", "select", "export"):
         keys = json.loads(getattr(defaults, section).model_dump_json())
         assert set(shown[section]) == set(keys), section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def committee(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(**scenes: Any) -> Config:
-    return Config.model_validate(
-        {"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "scenes": scenes}
+    return Config.model_validate_json(
+        json.dumps({"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "scenes": scenes})
     )
 
 

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from mining import config, pipeline
 from mining.pipeline import NightReport
 from mining.store import Store
+from mining.types import MiningError, UsageError
 
 CLIPS = ("hifza_dashcam.mp4", "udacity_vd_test_video.mp4")
 CONFIG = """
@@ -263,7 +264,86 @@ def test_a_member_that_fails_does_not_cost_the_others_boxes(
     scored = rows(tmp_path, "SELECT presence_sum, expected_missed, hardness FROM scores")
     assert all(row["presence_sum"] is None and row["expected_missed"] is not None for row in scored)
     assert report.batch_id is not None
-    assert report.problems
+    assert any("hold for this run only" in problem for problem in report.problems)
+
+    # The failure was the detector's, not the footage's: a healthy run tries again, and takes a reference that lasts.
+    monkeypatch.undo()
+    healthy = pipeline.run_night(config.load(write_config(tmp_path, shared_data)))
+    assert {stage.stage: stage.done for stage in healthy.stages}["detect"] == 1
+    assert {row["status"] for row in rows(tmp_path, "SELECT status FROM observations")} == {"ok"}
+    assert all(
+        r["presence_sum_pct"] is not None for r in rows(tmp_path, "SELECT presence_sum_pct FROM scores")
+    )
+    assert len(list((tmp_path / "store" / "reference").iterdir())) == 1
+
+
+def test_a_delivery_survives_footage_that_is_gone(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "drives").mkdir()
+    clip = tmp_path / "drives" / "a.mp4"
+    shutil.copy(shared_data / "video" / CLIPS[0], clip)
+    path = write_config(tmp_path, shared_data)
+    first = pipeline.run_night(config.load(path))
+    batch = Path(first.batch_folder or "")
+    before = sorted(p.name for p in (batch / "images").iterdir())
+    (batch / "notes.txt").write_text("a labeler's")
+    clip.rename(tmp_path / "elsewhere.mp4")
+    report, folder = pipeline.run_export(config.load(path, ("export.image_format=jpeg",)), first.batch_id)
+    assert folder == batch
+    assert any("left as it was" in problem for problem in report.problems)
+    assert sorted(p.name for p in (batch / "images").iterdir()) == before
+    (tmp_path / "elsewhere.mp4").rename(clip)
+    again, _ = pipeline.run_export(config.load(path, ("export.image_format=jpeg",)), first.batch_id)
+    assert again.counts["images"] == len(before)
+    assert all(p.suffix == ".jpg" for p in (batch / "images").iterdir())
+    assert (Path(f"{batch}.previous-1") / "notes.txt").exists()  # nothing that lay there is thrown away
+
+
+def test_names_that_move_down_by_one_keep_every_recording(shared_data: Path, tmp_path: Path) -> None:
+    """A ring buffer: the oldest is deleted, the others take its neighbour's name."""
+    drives = tmp_path / "drives"
+    drives.mkdir()
+    for i, clip in enumerate(
+        ("hifza_dashcam.mp4", "udacity_vd_test_video.mp4", "udacity_solidWhiteRight.mp4")
+    ):
+        shutil.copy(shared_data / "video" / clip, drives / f"seg{i}.mp4")
+    loaded = config.load(write_config(tmp_path, shared_data), ("footage.sample_hz=1.0",))
+    pipeline.run_night(loaded)
+    before = rows(tmp_path, "SELECT recording_id, count(*) AS n FROM observations GROUP BY 1 ORDER BY 1")
+    for i in (1, 2):
+        (drives / f"seg{i}.mp4").rename(drives / f"seg{i - 1}.mp4")
+    report = pipeline.run_night(loaded)
+    assert {stage.stage: stage.done for stage in report.stages}["detect"] == 0
+    assert (
+        rows(tmp_path, "SELECT recording_id, count(*) AS n FROM observations GROUP BY 1 ORDER BY 1") == before
+    )
+    assert len(rows(tmp_path, "SELECT * FROM recordings")) == 3
+
+
+def test_two_jobs_do_not_write_at_once(shared_data: Path, tmp_path: Path) -> None:
+    loaded = config.load(write_config(tmp_path, shared_data))
+    (tmp_path / "drives").mkdir()
+    with (
+        Store(loaded.store_path, create=True).writing(),
+        pytest.raises(MiningError, match="another mining job"),
+    ):
+        pipeline.run_night(loaded)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("select.strategy=kcenter", "k_center"),
+        ("score.hardness={ entropie_max = 1.0 }", "entropy_max"),
+        ('export.vendors=["cooc"]', "coco"),
+        ("select.where=no_such_column > 1", "no_such_column"),
+        ("select.where=true; DROP TABLE frames", "one SQL condition"),
+    ],
+)
+def test_a_late_stage_s_settings_are_checked_first(
+    shared_data: Path, tmp_path: Path, override: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        pipeline.run_night(config.load(write_config(tmp_path, shared_data), (override,)))
 
 
 def test_shards_give_the_same_rows_as_one_piece(shared_data: Path, tmp_path: Path) -> None:

@@ -39,8 +39,11 @@ def test_the_demo_makes_a_batch_that_beats_a_random_one(tmp_path: Path) -> None:
     assert (again.night.batch_id, again.caught) == (first.night.batch_id, first.caught)
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
+@pytest.mark.parametrize("name", ["thesis.txt", "drives/precious.mp4"])
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / name
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("years of work")
     with pytest.raises(UsageError, match="not empty and not a demo"):
         run_demo(tmp_path, seed=7)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert precious.read_text() == "years of work"

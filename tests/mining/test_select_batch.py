@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +28,14 @@ def committee(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(**select: Any) -> Config:
-    return Config.model_validate(
-        {"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "select": {"budget": 10, **select}}
+    return Config.model_validate_json(
+        json.dumps(
+            {
+                "footage": {"paths": ["x"]},
+                "detector": [{"weights": "a.pt"}],
+                "select": {"budget": 10, **select},
+            }
+        )
     )
 
 
@@ -105,6 +112,27 @@ def test_one_side_of_a_repeated_picture_is_kept(tmp_path: Path) -> None:
         store, config(budget=4, min_gap_s=0.0, random_share=0.0, max_duplicate_bits=-1, exclude_chosen=False)
     )
     assert len(chosen(store, both)) == 4
+
+
+def test_a_long_standstill_does_not_starve_the_batch(tmp_path: Path) -> None:
+    """More identical hard frames than the whole pool has places: the walk goes on to the different, easier ones."""
+    still = np.tile(RNG.normal(size=8), (200, 1))
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.9] * 200, drive_id="d0", embeddings=still, hashes=[7] * 200),
+        Drive("r1", RNG.uniform(0.1, 0.5, 60).tolist(), drive_id="d1"),
+    )
+    _, batch = select(store, config(budget=20, min_gap_s=0.0, random_share=0.2))
+    rows = chosen(store, batch)
+    assert len(rows) == 20
+    assert sum(row["drive_id"] == "d0" for row in rows) == 1  # over both arms
+
+
+def test_less_footage_is_no_reason_for_another_batch(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many(3))
+    _, batch = select(store, config(budget=10), "r0", "r1", "r2")
+    report, same = select(store, config(budget=10), "r0", "r2")
+    assert (report.unchanged, same) == (1, batch)
 
 
 def test_the_same_input_gives_the_same_batch_and_nothing_to_do(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_one_error_of_each_kind():
     assert count(empty, none, box, zero) == (1, 0, 0)
     assert count(box, zero, empty, none) == (0, 1, 0)
     assert count(box, one, box, zero) == (1, 1, 0)  # wrong class: two errors
-    assert count([*box, [6, 0, 6, 0]], zero, box, zero) == (0, 0, 1)  # IoU 0.25
-    assert count([*box, [9, 0, 9, 0]], zero, box, zero) == (1, 1, 0)  # IoU 0.05
+    assert count(box + np.array([6, 0, 6, 0]), zero, box, zero) == (0, 0, 1)  # IoU 0.25
+    assert count(box + np.array([9, 0, 9, 0]), zero, box, zero) == (1, 1, 0)  # IoU 0.05
     assert count(np.repeat(box, 2, axis=0), np.zeros(2, int), box, zero) == (0, 1, 0)  # a duplicate
     ignored = np.ones(1, bool)
     assert count(empty, none, box, zero, ignored) == (0, 0, 0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from mining import boxes
 from mining.boxes import iou_matrix
 from mining.signals.temporal import (
     Sequence,
@@ -121,6 +122,25 @@ def test_the_order_of_boxes_in_a_frame_changes_no_link(seed):
     a, b = link(s), link(shuffled)
     back = np.argsort(order)
     np.testing.assert_array_equal(np.append(order, -1)[b.after][back], a.after)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_taken_in_small_pieces_give_the_same_links(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    rows = [
+        (t, [x, y, x + 20, y + 20], 0.9, 0)
+        for t in range(8)
+        for x, y in rng.uniform(0, 90, (12, 2))  # nothing overlaps for long: many links are by distance
+    ]
+    s = sequence(rows, 8)
+    whole = link(s)
+    monkeypatch.setattr(boxes, "_PAIRS_PER_CHUNK", 7)
+    pieces = link(s)
+    np.testing.assert_array_equal(pieces.after, whole.after)
+    linked = np.flatnonzero(whole.after >= 0)
+    np.testing.assert_array_equal(whole.before[whole.after[linked]], linked)
+    overlap = iou_matrix(s.boxes_px[linked], s.boxes_px[whole.after[linked]]).diagonal()
+    assert (overlap < 0.3).sum() > 5
 
 
 def test_links_do_not_cross_a_cut():

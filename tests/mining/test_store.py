@@ -104,6 +104,14 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:
         Store(store.root)
 
 
+def test_paths_that_would_mislead_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must not hold '='"):
+        Store(tmp_path / "camera=x" / "s", create=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        Store(tmp_path / "file", create=True)
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     name = "a'b\";DROP TABLE x;--\n\x1b[31m<b>"
     store = store_of(tmp_path / "it's", Drive("r1", [0.1], camera=name))
