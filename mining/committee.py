@@ -28,13 +28,11 @@ class Committee:
 
 def committee_of(config: Config) -> Committee:
     """Identify the committee of a config: readable names, and a digest of weights, settings and class list."""
-    import detectors
     from detectors.classes import ClassMap
 
     classes = ClassMap.load(config.classes_path)
     specs = config.resolved_detectors
-    # Thresholds are left out: they shape scores, not detections, and a new one must not cost a second inference.
-    members = [detectors.digest_of(spec, classes) for spec in specs]
+    members = member_digests(config)
     names = tuple(config.detector_names)
     content = digest(members, names, config.detect.match_iou, COMMITTEE_VERSION)
     # Names come from people and become file names: letters and digits only, whatever they are in the tables.
@@ -47,6 +45,18 @@ def committee_of(config: Config) -> Committee:
         classes=classes.fleet,
         thresholds=tuple(spec.threshold for spec in specs),
     )
+
+
+def member_digests(config: Config) -> list[str]:
+    """Of each member: weights, class list and every setting that changes a prediction, found without loading a model.
+
+    Thresholds are left out: they shape scores, not detections, and a new one must not cost a second inference.
+    """
+    import detectors
+    from detectors.classes import ClassMap
+
+    classes = ClassMap.load(config.classes_path)
+    return [detectors.digest_of(spec, classes) for spec in config.resolved_detectors]
 
 
 def load_members(config: Config) -> list[Detector]:

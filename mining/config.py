@@ -64,9 +64,19 @@ class ScoreConfig(_Section):
     """How signals blend into one number."""
 
     hardness: dict[str, float] = Field(
-        default={"expected_error_rate": 1.0, "expected_missed": 1.0, "presence_sum": 1.0}, min_length=1
+        default={
+            "committee_errors": 2.0,
+            "expected_error_rate": 1.0,
+            "expected_missed": 1.0,
+            "presence_sum": 1.0,
+            "dense_entropy_mean": 1.0,
+        },
+        min_length=1,
     )
-    """Weight of each signal's percentile in `hardness`."""
+    """Weight of each signal's percentile in `hardness`; the evidence for the default is in docs/signals.md."""
+    calibration: str | None = None
+    """File that `tools/measure_signals.py --write-calibration` made from labelled images: what the detectors' scores are
+    worth, and how difficult each class is. Relative paths start at the config file's folder."""
 
     @model_validator(mode="after")
     def _weights(self) -> ScoreConfig:

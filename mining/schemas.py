@@ -116,31 +116,58 @@ DETECTIONS = _table(
     ("track_id", pa.int64(), "same object over time in one recording; NULL where not tracked"),
 )
 
-# One column a signal; `signals/` documents formulas. `_pct` is the rank against the committee's stored reference.
+# One column a signal; `signals/` documents formulas, docs/signals.md what each is worth. `_pct` is the rank against the
+# committee's stored reference. "Kept" boxes are those of the first detector at or above its threshold.
+_BOX_MEASURES = (
+    ("least_confidence", "1 - p of kept boxes"),
+    ("margin", "1 - (p1 - p2) of kept boxes"),
+    ("entropy", "entropy (nats) of the normalised class vector of kept boxes"),
+    ("bernoulli_entropy", "entropy (nats) summed class by class, of kept boxes"),
+    ("box_std_px", "standard deviation of the edges (root mean square of four, pixels) of kept boxes"),
+    ("box_std_relative", "the same as a share of the box's width and height, of kept boxes"),
+)
+_OBJECT_MEASURES = (
+    ("presence", "vote entropy of presence (nats) of the committee's objects"),
+    ("class_disagreement", "Jensen-Shannon divergence (nats) of class vectors of matched objects"),
+    ("box_disagreement", "1 - mean IoU of matched objects"),
+    ("edge_deviation_px", "root mean square distance of edges from the mean box (pixels) of matched objects"),
+)
 SIGNALS = (
-    ("box_count", "boxes of the first detector at or above its threshold"),
+    ("box_count", "kept boxes"),
     ("candidate_count", "boxes of the first detector at or above its floor"),
-    ("least_confidence_max", "largest 1 - p over the kept boxes of the first detector"),
-    ("least_confidence_mean", "mean of the same"),
-    ("margin_max", "largest 1 - (p1 - p2) over the kept boxes of the first detector"),
-    ("margin_mean", "mean of the same"),
-    (
-        "entropy_max",
-        "largest entropy (nats) of the normalised class vector over the kept boxes of the first detector",
+    *(
+        (f"{name}_{how}", f"{said}: {doc}")
+        for name, doc in _BOX_MEASURES
+        for how, said in (
+            ("max", "largest"),
+            ("mean", "mean"),
+            ("sum", "sum (counts boxes)"),
+            ("top3", "mean of the three largest"),
+            ("excess", "sum less what as many usual boxes have (count-corrected)"),
+        )
     ),
-    ("entropy_mean", "mean of the same"),
+    (
+        "entropy_weighted_sum",
+        "sum of entropy times PPAL's class weight, kept boxes; NULL without a calibration",
+    ),
+    ("candidate_box_std_px_sum", "sum of box_std_px over all candidates of the first detector"),
+    (
+        "dense_entropy_max",
+        "largest binary entropy (nats) over positions and classes before suppression, first detector",
+    ),
+    ("dense_entropy_mean", "mean binary entropy (nats) over positions, summed over classes, first detector"),
     ("expected_missed", "sum of the scores of candidates under the threshold, first detector"),
-    ("expected_false", "sum of (1 - score) over kept boxes, first detector"),
-    ("expected_error_rate", "(expected_missed + expected_false) / expected objects"),
-    ("presence_sum", "vote entropy of presence (nats), summed over the committee's objects"),
-    ("presence_mean", "mean of the same"),
-    (
-        "class_disagreement_sum",
-        "Jensen-Shannon divergence (nats) of class vectors, summed over matched objects",
+    ("expected_false", "sum of (1 - score) over kept boxes"),
+    ("expected_error_rate", "(expected_missed + expected_false) / (expected objects + 1)"),
+    *(
+        (f"{name}_{how}", f"{said}: {doc}")
+        for name, doc in _OBJECT_MEASURES
+        for how, said in (("max", "largest"), ("mean", "mean"), ("sum", "sum"))
     ),
-    ("class_disagreement_mean", "mean of the same"),
-    ("box_disagreement_sum", "1 - mean IoU, summed over matched objects"),
-    ("box_disagreement_mean", "mean of the same"),
+    ("committee_missed", "objects that the first detector missed, expected from what the committee sees"),
+    ("committee_false", "false alarms of the first detector, expected from what the committee sees"),
+    ("committee_errors", "committee_missed + committee_false"),
+    ("committee_error_rate", "committee_errors / (objects that the committee expects + 1)"),
 )
 
 SCORES = _table(

@@ -14,24 +14,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mining.committee import Committee, committee_of
+from mining.calibration import Calibration
+from mining.committee import Committee, committee_of, member_digests
 from mining.config import Config
 from mining.progress import progress
 from mining.schemas import SCORES, SIGNALS
-from mining.signals.disagreement import CommitteeBoxes, measure_disagreement
-from mining.signals.expected import expected_errors
-from mining.signals.uncertainty import aggregate, entropy, least_confidence, margin
+from mining.signals.calibration import ScoreCalibration
+from mining.signals.disagreement import CommitteeBoxes
+from mining.signals.frame import BOX_MEASURES, Signals, frame_signals, needs_committee, with_excess
 from mining.store import Store, digest
 from mining.types import StageReport, UsageError
 
-SCORE_VERSION = 1
+SCORE_VERSION = 2
 """Raise when the rows of this stage change for the same input."""
 
 SIGNAL_NAMES = tuple(name for name, _ in SIGNALS)
 _REFERENCE_VALUES = 10_000
 """Quantiles kept of each signal: a percentile is then exact to 0.01 %."""
-
-Signals = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,26 @@ class _Unit:
     sees: dict[str, list[bool]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What labels taught, where the config names a calibration."""
+
+    calibrations: list[ScoreCalibration] | None = None
+    class_weights: NDArray[np.float64] | None = None
+    digest: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, committee: Committee) -> _Learned:
+        if config.score.calibration is None:
+            return cls()
+        file = Calibration.load(config.path(config.score.calibration))
+        return cls(
+            file.of_members(member_digests(config), committee.names),
+            file.class_weights(committee.classes),
+            file.digest,
+        )
+
+
 def check(config: Config) -> None:
     """Refuse, before hours of work, settings that this stage would refuse after them."""
     unknown = sorted(set(config.score.hardness) - set(SIGNAL_NAMES))
@@ -53,6 +72,8 @@ def check(config: Config) -> None:
         raise UsageError(
             f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}"
         )
+    if config.score.calibration is not None:
+        Calibration.load(config.path(config.score.calibration))
 
 
 def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
@@ -60,14 +81,16 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     report = StageReport("score")
     check(config)
     committee = committee_of(config)
+    learned = _Learned.of(config, committee)
     units = _units(store, committee, recording_ids)
     committed = store.markers("score")
-    reference_path = _reference_path(store, committee)
+    reference_path = _reference_path(store, committee, learned)
     reference = _load_reference(reference_path)
 
     def content(unit: _Unit) -> str:
         settings = [
-            config.score.model_dump(),
+            config.score.model_dump(exclude={"calibration"}),
+            learned.digest,
             committee.thresholds,
             None if reference is None else reference.digest,
         ]
@@ -83,11 +106,11 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     if reference is None:
         with progress("signals", len(units), "recordings") as shown:
             for unit in units:
-                signals[unit.key] = _signals_of(store, committee, unit)
+                signals[unit.key] = _signals_of(store, committee, unit, learned)
                 shown.advance()
-        joined = _joined([found for _, found in signals.values()])
-        reference = _make_reference(joined)
-        if all(np.isfinite(joined[name]).any() for name in config.score.hardness):
+        reference = reference_of(_joined([found for _, found in signals.values()]))
+        needed = [n for n in config.score.hardness if len(committee.names) > 1 or not needs_committee(n)]
+        if all(len(reference.values[name]) for name in needed):
             _save_reference(reference, reference_path, store)
         else:
             report.problems.append(
@@ -97,7 +120,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     with progress("score", len(due), "recordings") as shown:
         for unit in due:
             frames, found = (
-                signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit)
+                signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit, learned)
             )
             table = _score_rows(frames, found, reference, config.score.hardness, committee.committee_id)
             store.commit(
@@ -129,16 +152,20 @@ def _units(store: Store, committee: Committee, recording_ids: Sequence[str]) -> 
     ]
 
 
-def _signals_of(store: Store, committee: Committee, unit: _Unit) -> tuple[pa.Table, Signals]:
+def _signals_of(
+    store: Store, committee: Committee, unit: _Unit, learned: _Learned
+) -> tuple[pa.Table, Signals]:
     """Read a recording's detections and compute its signals; also gives frame_id, status and error of its frames."""
 
     def read(table: str, columns: list[str] | None = None) -> pa.Table:
         files = [store.table_file(table, unit.night, key) for key in unit.shards]
         return pa.concat_tables(pq.read_table(file, columns=columns, partitioning=None) for file in files)
 
-    frames = read("observations", ["frame_id", "recording_id", "box_count", "status", "error"])
+    dense = ("dense_entropy_max", "dense_entropy_mean")
+    frames = read("observations", ["frame_id", "recording_id", "box_count", "status", "error", *dense])
     boxes = committee_boxes(frames, read("detections"), committee, unit.sees)
-    return frames, compute_signals(boxes)
+    dense_max, dense_mean = (_dense(frames, c, committee.names[0], len(committee.classes)) for c in dense)
+    return frames, frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights)
 
 
 def committee_boxes(
@@ -162,41 +189,23 @@ def committee_boxes(
         thresholds=np.array(committee.thresholds),
         seen=np.array([sees[name] for name in committee.names]),
         ran=ran,
+        box_std_px=_rows_of(detections["box_std_px"].combine_chunks(), 4),
     )
 
 
-def compute_signals(boxes: CommitteeBoxes) -> Signals:
-    """Every signal of ``schemas.SIGNALS``: name -> [F], NaN where it cannot be computed. Vectorised over frames."""
-    count = len(boxes.ran)
-    threshold = float(boxes.thresholds[0])
-    primary = boxes.member == 0
-    kept = primary & (boxes.scores >= threshold)
-    kept_frame, kept_scores = boxes.frame[kept], boxes.class_scores[kept]
-    expected = expected_errors(boxes.scores[primary], boxes.frame[primary], count, threshold)
-    signals = {
-        "box_count": np.bincount(kept_frame, minlength=count).astype(np.float64),
-        "candidate_count": np.bincount(boxes.frame[primary], minlength=count).astype(np.float64),
-        "expected_missed": expected.missed,
-        "expected_false": expected.false_alarms,
-        "expected_error_rate": expected.rate,
-    }
-    for name, of_box in (("least_confidence", least_confidence), ("margin", margin), ("entropy", entropy)):
-        over_boxes = aggregate(of_box(kept_scores), kept_frame, count)
-        signals[f"{name}_max"], signals[f"{name}_mean"] = over_boxes.max, over_boxes.mean
-    found = measure_disagreement(boxes)
-    for name, of_object in (
-        ("presence", found.presence_entropy),
-        ("class_disagreement", found.class_divergence),
-        ("box_disagreement", found.box_disagreement),
-    ):
-        over_objects = aggregate(of_object, found.frame, count)
-        signals[f"{name}_sum"], signals[f"{name}_mean"] = over_objects.sum, over_objects.mean
-    # What the primary says cannot be told where it failed; what the committee disagrees on, where fewer than two ran.
-    alone = boxes.ran.sum(axis=1) < 2
-    for name, values in signals.items():
-        by_committee = name.startswith(("presence", "class_disagreement", "box_disagreement"))
-        values[alone if by_committee else ~boxes.ran[:, 0]] = np.nan
-    return {name: signals[name] for name in SIGNAL_NAMES}
+def _rows_of(lists: pa.ListArray, width: int) -> NDArray[np.float64]:
+    """Turn n lists of ``width`` numbers into [n, width]; NULL, in a list or for one, becomes NaN."""
+    rows = np.full((len(lists), width), np.nan)
+    rows[np.asarray(pc.is_valid(lists))] = (
+        lists.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    )
+    return rows
+
+
+def _dense(frames: pa.Table, column: str, detector: str, classes: int) -> NDArray[np.float64]:
+    """One detector's [F, c] of ``dense_entropy_max`` or ``dense_entropy_mean``; NaN where unseen or not run."""
+    values = pc.map_lookup(frames[column], pa.scalar(detector), "first").combine_chunks()
+    return _rows_of(values, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +224,11 @@ class Reference:
         not_above = np.searchsorted(known, values, side="right")
         return np.where(np.isnan(values), np.nan, (below + not_above) / (2 * len(known)))
 
+    def complete(self, found: Signals) -> Signals:
+        """Add the signals that are measured against the usual box of the reference."""
+        means = {name: self.values[f"{name}_mean"] for name in BOX_MEASURES}
+        return with_excess(found, {name: float(np.median(v)) for name, v in means.items() if len(v)})
+
 
 def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64]:
     """Hardness: the weighted mean of percentiles, in 0..1.
@@ -231,6 +245,7 @@ def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64
 def _score_rows(
     frames: pa.Table, found: Signals, reference: Reference, weights: dict[str, float], committee_id: str
 ) -> pa.Table:
+    found = reference.complete(found)
     percentiles = {name: reference.percentile(name, found[name]) for name in SIGNAL_NAMES}
     columns = {
         **{name: frames[name] for name in ("frame_id", "recording_id", "status", "error")},
@@ -242,17 +257,17 @@ def _score_rows(
     return pa.table([columns[f.name] for f in SCORES], schema=SCORES)
 
 
-def _reference_path(store: Store, committee: Committee) -> Path:
-    """Signals depend on the operating thresholds and on this stage's version, and so does what they compare with."""
+def _reference_path(store: Store, committee: Committee, learned: _Learned) -> Path:
+    """Signals depend on the thresholds, the calibration and this stage's version; so does what they compare with."""
     return (
         store.root
         / "reference"
-        / f"{committee.committee_id}-{digest(committee.thresholds, SCORE_VERSION)[:8]}.parquet"
+        / f"{committee.committee_id}-{digest(committee.thresholds, learned.digest, SCORE_VERSION)[:8]}.parquet"
     )
 
 
 def _joined(found: list[Signals]) -> Signals:
-    return {name: np.concatenate([signals[name] for signals in found]) for name in SIGNAL_NAMES}
+    return {name: np.concatenate([signals[name] for signals in found]) for name in found[0]}
 
 
 def _load_reference(path: Path) -> Reference | None:
@@ -263,13 +278,18 @@ def _load_reference(path: Path) -> Reference | None:
     return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
 
 
-def _make_reference(found: Signals) -> Reference:
-    values = {}
-    for name in SIGNAL_NAMES:
-        known = np.sort(found[name][~np.isnan(found[name])])
+def reference_of(found: Signals) -> Reference:
+    """Take the distribution of these frames' signals as the reference."""
+
+    def kept(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        known = np.sort(values[~np.isnan(values)])
         if len(known) > _REFERENCE_VALUES:
             known = np.quantile(known, np.linspace(0, 1, _REFERENCE_VALUES), method="nearest")
-        values[name] = known
+        return known
+
+    plain = {name: kept(values) for name, values in found.items()}
+    complete = Reference(plain, "").complete(found)
+    values = {name: plain[name] if name in plain else kept(complete[name]) for name in SIGNAL_NAMES}
     return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
 
 
