@@ -366,3 +366,32 @@ def test_shards_give_the_same_rows_as_one_piece(shared_data: Path, tmp_path: Pat
     assert len(results[0]) > 20
     assert results[0] == results[1]
     assert len(Store(tmp_path / "0.01" / "store").markers("detect")) > 3
+
+
+def test_preannotations_are_means_over_the_members_that_know_the_class(tmp_path: Path) -> None:
+    """Mixed class lists: 'a' knows car and truck, 'b' only truck; an object that a calls car and b calls truck."""
+    import duckdb
+
+    from mining.store import sql_file
+
+    con = duckdb.connect()
+    con.execute(
+        "CREATE TABLE detections AS SELECT * FROM (VALUES "
+        "('f', 'c', 'a', 'car',   0.9, 0.0, 0.0, 10.0, 10.0, [0.9, 0.3],  0),"
+        "('f', 'c', 'b', 'truck', 0.8, 0.0, 0.0, 10.0, 12.0, [NULL, 0.8], 0),"
+        "('f', 'c', 'a', 'truck', 0.7, 50.0, 0.0, 60.0, 10.0, [0.1, 0.7], 1),"
+        "('f', 'c', 'b', 'truck', 0.9, 80.0, 0.0, 90.0, 10.0, [NULL, 0.9], 2)"
+        ") AS t(frame_id, committee_id, detector, class, confidence, x1_px, y1_px, x2_px, y2_px, class_scores, match_id)"
+    )
+    con.execute("CREATE TABLE chosen AS SELECT 'f' AS frame_id")
+    con.execute(
+        "CREATE TABLE knows AS SELECT * FROM (VALUES ('a', 'car', 1), ('a', 'truck', 2), ('b', 'truck', 2)) "
+        "AS t(detector, class, class_index)"
+    )
+    found = con.execute(sql_file("preannotations"), {"committee_id": "c", "confidence": 0.1}).fetchall()
+    # Car: only a knows it. Truck of a alone: (0.7 + 0) / 2. Truck of b alone: (0 + 0.9) / 2.
+    assert [(row[1], round(float(row[2]), 3)) for row in found] == [
+        ("car", 0.9),
+        ("truck", 0.45),
+        ("truck", 0.35),
+    ]
