@@ -52,10 +52,10 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def open_video(path: str, threads: int = 0) -> Iterator[Opened]:
+def open_video(path: str) -> Iterator[Opened]:
     """Open a file at its first real video stream (cover pictures are passed over).
 
-    ``threads`` is FFmpeg's number of decoding threads, 0 for one a core. Raises FootageError with one line.
+    It is decoded by one thread (``reader`` says why). Raises FootageError with one line.
     """
     try:
         container = av.open(path, "r", options=_OPTIONS, metadata_errors="replace")
@@ -81,8 +81,7 @@ def open_video(path: str, threads: int = 0) -> Iterator[Opened]:
             raise FootageError(
                 f"frames of {codec.width}x{codec.height} exceed the limit of {MAX_PIXELS} pixels"
             )
-        codec.thread_type = "AUTO"
-        codec.thread_count = threads
+        codec.thread_count = 1
         # Motion JPEG conceals damage without a word; told to stop at it, it names every damaged frame. Other decoders
         # flag what they conceal, and told to stop they would refuse streams that every player shows.
         strictness = {"err_detect": "explode"} if codec.name == "mjpeg" else {}

@@ -6,8 +6,8 @@ frame at or before the frame asked for; otherwise the jump goes further back, in
 Damage is followed in decode order. From a damaged packet up to the next key frame nothing is trusted, because later
 pictures are predicted from it, even where the decoder is content with them. Frames before it are good.
 
-A file is first read with all cores. At the first sign of trouble the rest is read by one thread, because only then
-does the decoder say which packet it stumbled over.
+One thread decodes a file. With several, FFmpeg reports damage some packets late, so that whether a picture just before
+it counts as good would depend on timing; recordings, not frames, are what to decode side by side.
 """
 
 from __future__ import annotations
@@ -48,22 +48,10 @@ def read_video(
     ``size_px`` is the recording's (width, height); a frame of another size becomes an error. Raises FootageError where
     the file cannot be opened at all.
     """
-    left = deque(indices)
-    threads = 0
-    while left:
-        try:
-            with ExitStack() as stack:
-                run = _Run(path, times, left, threads, stack)
-                while left:
-                    frame = run.frame(left[0], size_px)
-                    left.popleft()
-                    yield frame
-        except _Trouble:
-            threads = 1
-
-
-class _Trouble(Exception):
-    """Several threads met damage: read again with one."""
+    with ExitStack() as stack:
+        run = _Run(path, times, indices, stack)
+        for index in indices:
+            yield run.frame(index, size_px)
 
 
 @dataclass(slots=True)
@@ -82,10 +70,8 @@ class _Picture:
 class _Run:
     """An open file and the place in it that decoding has reached."""
 
-    def __init__(
-        self, path: str, times: FrameTimes, indices: Sequence[int], threads: int, stack: ExitStack
-    ) -> None:
-        self._path, self._times, self._threads, self._stack = path, times, threads, stack
+    def __init__(self, path: str, times: FrameTimes, indices: Sequence[int], stack: ExitStack) -> None:
+        self._path, self._times, self._stack = path, times, stack
         self._wanted = np.zeros(len(times), dtype=np.bool_)
         self._wanted[list(indices)] = True
         self._convert = _Converter()
@@ -94,7 +80,7 @@ class _Run:
         self._start_over()
 
     def frame(self, index: int, size_px: tuple[int, int] | None) -> Frame:
-        """Frame ``index``; indices are asked for in ascending order. Raises _Trouble, see above."""
+        """Frame ``index``; indices are asked for in ascending order."""
         if self._should_jump(index):
             self._jump(index)
         pts_ns = int(self._times.pts_ns[index])
@@ -109,8 +95,6 @@ class _Run:
                     index, pts_ns, None, "damaged: data is lost here or in a frame that it is built from"
                 )
             return self._convert.to_frame(picture.frame, index, pts_ns, size_px)
-        if self._threads != 1:
-            raise _Trouble
         return Frame(index, pts_ns, None, "damaged or cut off: the decoder gives no picture for it")
 
     # Where to decode from.
@@ -118,7 +102,7 @@ class _Run:
     def _start_over(self) -> None:
         """Open the file (anew) and decode from its first key frame."""
         self._stack.close()
-        self._opened: Opened = self._stack.enter_context(open_video(self._path, self._threads))
+        self._opened: Opened = self._stack.enter_context(open_video(self._path))
         self._begin()
 
     def _begin(self) -> None:
@@ -249,8 +233,6 @@ class _Run:
         if index >= len(self._times) or self._times.pts_ns[index] != pts_ns:
             return None
         self._last = (index, pts_ns)
-        if self._threads != 1 and last_index >= 0 and index != last_index + 1:
-            raise _Trouble
         if frame.is_corrupt:
             self._note_damage(ordinal)
         if frame.key_frame and self._opened.has_display_times:  # the decoder's word: flags of packets may lie
@@ -258,8 +240,6 @@ class _Run:
         return _Picture(index, ordinal, pts_ns, bool(frame.key_frame), frame if self._wanted[index] else None)
 
     def _note_damage(self, ordinal: int) -> None:
-        if self._threads != 1:
-            raise _Trouble
         bisect.insort(self._damaged, ordinal)
 
     def _is_damaged(self, picture: _Picture) -> bool:

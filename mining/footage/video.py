@@ -30,7 +30,7 @@ def probe_video(path: str) -> Facts:
 
     Raises FootageError where nothing in the file can be used.
     """
-    with open_video(path, threads=1) as opened:
+    with open_video(path) as opened:
         stream = opened.stream
         scan = _scan_packets(opened)
         times, faults = _frame_times(scan, opened)

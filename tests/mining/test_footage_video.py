@@ -60,9 +60,7 @@ def assert_exact(path: Path, rounds: int = 4, seed: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name", REAL_CLIPS)
-def test_real_clips_are_listed_as_they_decode_and_read_exactly(
-    shared_data: Path, name: str, opened_with: list[int]
-) -> None:
+def test_real_clips_are_listed_as_they_decode_and_read_exactly(shared_data: Path, name: str) -> None:
     path = shared_data / "video" / name
     count, promised, size = REAL_CLIPS[name]
     recording, times = probed(path)
@@ -74,7 +72,6 @@ def test_real_clips_are_listed_as_they_decode_and_read_exactly(
     asked = sorted({0, count - 1, *choose.sample(range(count), 12)})
     got = {f.frame_index: f for f in read(video(path), times, asked, size)}
     assert sorted(got) == asked
-    assert set(opened_with) == {0}
     with av.open(str(path)) as container:
         time_base = container.streams.video[0].time_base
         seen = 0
@@ -84,20 +81,6 @@ def test_real_clips_are_listed_as_they_decode_and_read_exactly(
             if n in got:
                 np.testing.assert_array_equal(got[n].rgb, frame.to_ndarray(format="rgb24"))
     assert seen == count
-
-
-@pytest.fixture
-def opened_with(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Thread counts with which the reader opened files: 1 means that it took the file for damaged."""
-    threads: list[int] = []
-    original = reader.open_video
-
-    def open_video(path: str, count: int):  # type: ignore[no-untyped-def]
-        threads.append(count)
-        return original(path, count)
-
-    monkeypatch.setattr(reader, "open_video", open_video)
-    return threads
 
 
 X264_OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:b-pyramid=normal:keyint=12:min-keyint=12:scenecut=0"}
@@ -125,11 +108,10 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_reads_exactly(tmp_path: Path, name: str, opened_with: list[int]) -> None:
+def test_every_form_reads_exactly(tmp_path: Path, name: str) -> None:
     codec, options = FORMS[name]
     raw = {"raw.265": "hevc"}.get(name)
     assert_exact(encode(tmp_path / name, codec, options=options, container_format=raw))
-    assert set(opened_with) == {0}
 
 
 def test_key_flags_that_lie_are_found_out(tmp_path: Path) -> None:
