@@ -40,6 +40,10 @@ def write(table: pa.Table, output_format: str, output: Path | None) -> None:
     if output_format == "table" and output is None:
         show(table)
         return
+    for i, column in enumerate(table.columns):
+        if pa.types.is_interval(column.type):  # Arrow writes these nowhere
+            text = [None if value is None else str(value) for value in column.to_pylist()]
+            table = table.set_column(i, table.column_names[i], pa.array(text, pa.string()))
     if output_format == "parquet" and output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for the screen: add --output FILE, or redirect")
     content = _WRITERS[output_format](table)

@@ -81,3 +81,10 @@ def test_the_screen_gets_no_escape_sequences(tmp_path: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "red" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("output_format", ["csv", "json", "parquet"])
+def test_spans_of_time_are_written_as_text(store: Store, tmp_path: Path, output_format: str) -> None:
+    table = ask.query(store.root, "SELECT max(captured_at) - min(captured_at) AS span FROM mined")
+    ask.write(table, output_format, tmp_path / "out")
+    assert (tmp_path / "out").stat().st_size > 0
