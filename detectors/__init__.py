@@ -62,7 +62,12 @@ def load(
             f"{spec.weights} needs a library that cannot be imported ({' '.join(str(error).split())}); "
             f"pip install 'mining[{extra}]'"
         ) from None
-    return kind(spec, classes)
+    detector: Detector = kind(spec, classes)
+    if spec.flip or spec.scale != 1.0:
+        from detectors.perturb import PerturbedDetector
+
+        return PerturbedDetector(detector)
+    return detector
 
 
 def digest_of(spec: DetectorSpec, classes: ClassMap) -> str:

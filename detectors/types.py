@@ -64,6 +64,10 @@ class DetectorSpec:
     """Suppress across classes: one box an object, whose class vector carries the doubt between classes."""
     max_boxes: int = 100
     """At most this many candidates a frame, the most confident first."""
+    flip: bool = False
+    """Look at mirrored frames: a copy of a detector as a committee member of its own (see ``detectors.perturb``)."""
+    scale: float = 1.0
+    """Look at frames shrunken to this share, 0.25 to 1, on grey: another such copy."""
     device: str = "auto"
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``."""
 
@@ -83,6 +87,8 @@ class DetectorSpec:
             raise DetectorError(f"suppress_iou is {self.suppress_iou}; need 0 < suppress_iou <= 1")
         if self.image_size_px is not None and self.image_size_px < 32:
             raise DetectorError(f"image_size_px is {self.image_size_px}; need at least 32")
+        if not 0.25 <= self.scale <= 1.0:
+            raise DetectorError(f"scale is {self.scale}; need 0.25 to 1")
         if self.max_boxes < 1:
             raise DetectorError(f"max_boxes is {self.max_boxes}; need at least 1")
 

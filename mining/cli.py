@@ -174,6 +174,32 @@ _stage_command("select", "Choose a batch.", "mining select --config night.toml -
 @_config_option
 @_set_option
 @_json_option
+@click.option("--nights", metavar="A..B", help="Only these nights: 2026-03-01, or 2026-03-01..2026-03-14.")
+@click.option("--drive", "drives", multiple=True, metavar="ID", help="Only this drive; may be given again.")
+def calibrate(
+    config_path: str, overrides: tuple[str, ...], as_json: bool, nights: str | None, drives: tuple[str, ...]
+) -> None:
+    """Make what percentiles are taken against from chosen drives.
+
+    Percentiles of two nights or sites compare only against one reference, and the first scoring run took its own footage
+    for it. Scores are due again afterwards.
+
+    Example: mining calibrate --config night.toml --nights 2026-03-01..2026-03-14
+    """
+    from dataclasses import asdict
+
+    from mining import calibrate as calibrating
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    report = calibrating.run(Store(config.store_path), config, nights, drives)
+    click.echo(json.dumps(asdict(report), default=str) if as_json else printable(report.text()))
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
 @click.option("--batch", "batch_id", help="The batch; the newest where none is named.")
 def export(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None) -> None:
     """Write a batch's images and manifests.
@@ -231,7 +257,7 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def sql(query: str, store_path: Path, output_format: str, output: Path | None) -> None:
     """Ask the store in DuckDB's SQL; it can only read.
 
-    Views: recordings, frames, observations, detections, scores, scenes, selections, exports, and mined (a frame with
+    Views: recordings, frames, observations, detections, tracks, scores, scenes, selections, exports, and mined (a frame with
     everything that is known of it).
 
     Example: mining sql "SELECT frame_id, hardness FROM mined ORDER BY hardness DESC LIMIT 10" --store demo/store

@@ -77,6 +77,11 @@ class ScoreConfig(_Section):
     calibration: str | None = None
     """File that `tools/measure_signals.py --write-calibration` made from labelled images: what the detectors' scores are
     worth, and how difficult each class is. Relative paths start at the config file's folder."""
+    max_step_s: float = Field(default=0.6, gt=0)
+    """Frames further apart are no neighbours: no object is followed from one to the other."""
+    max_gap_s: float = Field(default=0.25, gt=0)
+    """Longest absence of an object, from its last box to its next, that counts as flicker. Who is away longer has often
+    gone."""
 
     @model_validator(mode="after")
     def _weights(self) -> ScoreConfig:

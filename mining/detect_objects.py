@@ -28,11 +28,11 @@ from mining.types import Frame, FrameTimes, StageReport, frame_id
 if TYPE_CHECKING:
     from detectors.types import Detector, Predictions
 
-DETECT_VERSION = 1
+DETECT_VERSION = 2
 """Raise when the rows of this stage change for the same input."""
 
 _PLAIN_COLUMNS = (
-    "luma_mean", "sharpness", "overexposed_share", "perceptual_hash", "embedding", "box_count", "status", "error",
+    "luma_mean", "sharpness", "overexposed_share", "perceptual_hash", "luma_histogram", "embedding", "box_count", "status", "error",
 )  # fmt: skip
 
 _T = TypeVar("_T")
@@ -360,7 +360,6 @@ class _Rows:
             "class_scores": _lists(scores),
             "box_std_px": _lists(std, null_rows=np.isnan(std).all(axis=1)),
             "match_id": pa.array(match, pa.int32()),
-            "track_id": pa.nulls(n, pa.int64()),
         }
         return pa.table([columns[f.name].cast(f.type) for f in DETECTIONS], schema=DETECTIONS)
 
@@ -372,6 +371,7 @@ def _quality(rgb: NDArray[np.uint8]) -> dict[str, Any]:
         "sharpness": quality.sharpness,
         "overexposed_share": quality.overexposed_share,
         "perceptual_hash": int(quality.perceptual_hash),
+        "luma_histogram": quality.luma_histogram,
     }
 
 

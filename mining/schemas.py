@@ -73,6 +73,7 @@ OBSERVATIONS = _table(
     ("perceptual_hash", pa.uint64(), "64-bit difference hash of luma; near-equal images differ in few bits"),
     ("embedding", pa.list_(_F32), "pooled feature map of the first detector, L2-normalised"),
     ("box_count", pa.map_(pa.string(), pa.int32()), "per detector: candidates kept, at or above its floor"),
+    ("luma_histogram", pa.list_(_F32), "share of pixels in each 16th of the range of luma"),
     (
         "dense_entropy_max",
         pa.map_(pa.string(), pa.list_(_F32)),
@@ -113,7 +114,19 @@ DETECTIONS = _table(
         "standard deviation of left, top, right and bottom edge; NULL where the head has none",
     ),
     ("match_id", pa.int32(), "same number in a frame: the same object, seen by several members"),
-    ("track_id", pa.int64(), "same object over time in one recording; NULL where not tracked"),
+)
+
+TRACKS = _table(
+    ("frame_id", pa.string(), ""),
+    ("committee_id", pa.string(), ""),
+    ("recording_id", pa.string(), ""),
+    ("detector", pa.string(), "with frame_id, committee_id and box_index: the box in detections"),
+    (
+        "box_index",
+        pa.int32(),
+        "boxes under the threshold, and those of frames that repeat the one before, have no track",
+    ),
+    ("track_id", pa.int64(), "same object over time in one recording, as one detector sees it"),
 )
 
 # One column a signal; `signals/` documents formulas, docs/signals.md what each is worth. `_pct` is the rank against the
@@ -168,6 +181,18 @@ SIGNALS = (
     ("committee_false", "false alarms of the first detector, expected from what the committee sees"),
     ("committee_errors", "committee_missed + committee_false"),
     ("committee_error_rate", "committee_errors / (objects that the committee expects + 1)"),
+    (
+        "flicker",
+        "objects of the first detector that vanish here without a trace; NULL where frames lie too far apart",
+    ),
+    (
+        "dips",
+        "objects of the first detector whose score falls under the threshold here alone; NULL where flicker is",
+    ),
+    ("class_flips", "kept boxes whose object has another class in the frame before or after"),
+    ("box_jitter_max", "largest deviation of a kept box from even motion, as a share of its size"),
+    ("box_jitter_mean", "mean of the same"),
+    ("count_change", "|box_count - m| / sqrt(m + 1), m the median box_count of the four frames around"),
 )
 
 SCORES = _table(
@@ -177,6 +202,13 @@ SCORES = _table(
     *((name, _F32, doc) for name, doc in SIGNALS),
     *((f"{name}_pct", _F32, f"share of reference frames below this frame's {name}") for name, _ in SIGNALS),
     ("hardness", _F32, "the config's blend of percentiles, in 0..1"),
+    (
+        "reference_id",
+        pa.string(),
+        "what percentiles are taken against; those of different references do not compare",
+    ),
+    ("repeats_previous", pa.bool_(), "shows the same picture as the sampled frame before"),
+    ("scene_cut", pa.bool_(), "another scene begins here"),
     ("status", pa.string(), "'ok', 'partial' or 'failed', as in observations"),
     ("error", pa.string(), ""),
 )
@@ -223,6 +255,7 @@ TABLES: dict[str, pa.Schema] = {
     "frames": FRAMES,
     "observations": OBSERVATIONS,
     "detections": DETECTIONS,
+    "tracks": TRACKS,
     "scores": SCORES,
     "scenes": SCENES,
     "selections": SELECTIONS,

@@ -16,25 +16,31 @@ from numpy.typing import NDArray
 
 from mining.calibration import Calibration
 from mining.committee import Committee, committee_of, member_digests
-from mining.config import Config
+from mining.config import Config, ScoreConfig
 from mining.progress import progress
-from mining.schemas import SCORES, SIGNALS
+from mining.schemas import SCORES, SIGNALS, TRACKS
 from mining.signals.calibration import ScoreCalibration
 from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.frame import BOX_MEASURES, Signals, frame_signals, needs_committee, with_excess
+from mining.signals.quality import HISTOGRAM_BINS, compare_with_previous
 from mining.store import Store, digest
-from mining.types import StageReport, UsageError
+from mining.tracks import follow
+from mining.types import MiningError, StageReport, UsageError
 
-SCORE_VERSION = 2
+SCORE_VERSION = 3
 """Raise when the rows of this stage change for the same input."""
 
 SIGNAL_NAMES = tuple(name for name, _ in SIGNALS)
+_OBSERVED = (
+    "frame_id", "recording_id", "box_count", "dense_entropy_max", "dense_entropy_mean",
+    "luma_mean", "sharpness", "perceptual_hash", "luma_histogram", "status", "error",
+)  # fmt: skip
 _REFERENCE_VALUES = 10_000
 """Quantiles kept of each signal: a percentile is then exact to 0.01 %."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """One recording under one committee: all its shards are scored together."""
 
     recording_id: str
@@ -46,7 +52,7 @@ class _Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Learned:
+class Learned:
     """What labels taught, where the config names a calibration."""
 
     calibrations: list[ScoreCalibration] | None = None
@@ -54,7 +60,8 @@ class _Learned:
     digest: str | None = None
 
     @classmethod
-    def of(cls, config: Config, committee: Committee) -> _Learned:
+    def of(cls, config: Config, committee: Committee) -> Learned:
+        """Read the calibration that the config names; empty where it names none."""
         if config.score.calibration is None:
             return cls()
         file = Calibration.load(config.path(config.score.calibration))
@@ -81,13 +88,13 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     report = StageReport("score")
     check(config)
     committee = committee_of(config)
-    learned = _Learned.of(config, committee)
-    units = _units(store, committee, recording_ids)
+    learned = Learned.of(config, committee)
+    units = units_of(store, committee, recording_ids)
     committed = store.markers("score")
-    reference_path = _reference_path(store, committee, learned)
-    reference = _load_reference(reference_path)
+    path = reference_path(store, committee, learned)
+    reference = load_reference(path)
 
-    def content(unit: _Unit) -> str:
+    def content(unit: Unit) -> str:
         settings = [
             config.score.model_dump(exclude={"calibration"}),
             learned.digest,
@@ -101,17 +108,17 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     if not due:
         return report
     # Two passes where there is no reference yet: percentiles need all signals first. What is kept in between is a
-    # few numbers a frame.
-    signals: dict[str, tuple[pa.Table, Signals]] = {}
+    # few numbers a frame and box.
+    scored: dict[str, Scored] = {}
     if reference is None:
         with progress("signals", len(units), "recordings") as shown:
             for unit in units:
-                signals[unit.key] = _signals_of(store, committee, unit, learned)
+                scored[unit.key] = score_unit(store, committee, unit, config.score, learned)
                 shown.advance()
-        reference = reference_of(_joined([found for _, found in signals.values()]))
+        reference = reference_of(joined([one.signals for one in scored.values()]))
         needed = [n for n in config.score.hardness if len(committee.names) > 1 or not needs_committee(n)]
         if all(len(reference.values[name]) for name in needed):
-            _save_reference(reference, reference_path, store)
+            save_reference(reference, path, store)
         else:
             report.problems.append(
                 "a signal of score.hardness could not be computed on any frame (see the detect stage), so percentiles "
@@ -119,28 +126,28 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             )
     with progress("score", len(due), "recordings") as shown:
         for unit in due:
-            frames, found = (
-                signals.pop(unit.key) if unit.key in signals else _signals_of(store, committee, unit, learned)
-            )
-            table = _score_rows(frames, found, reference, config.score.hardness, committee.committee_id)
+            one = scored.pop(unit.key, None) or score_unit(store, committee, unit, config.score, learned)
+            scores = _score_rows(one, reference, config.score.hardness, committee.committee_id)
             store.commit(
-                "score", unit.night, unit.key, {"scores": table}, digest=content(unit),
+                "score", unit.night, unit.key, {"tracks": one.tracks, "scores": scores}, digest=content(unit),
                 recording_id=unit.recording_id, committee_id=committee.committee_id,
+                reference_id=reference.reference_id,
             )  # fmt: skip
             report.done += 1
-            report.add(frames=table.num_rows)
+            report.add(frames=scores.num_rows, tracks=one.track_count)
             shown.advance()
     return report
 
 
-def _units(store: Store, committee: Committee, recording_ids: Sequence[str]) -> list[_Unit]:
+def units_of(store: Store, committee: Committee, recording_ids: Sequence[str]) -> list[Unit]:
+    """What can be scored: those of the recordings on which the committee has run."""
     wanted = set(recording_ids)
     shards: dict[tuple[date, str], list[tuple[str, dict[str, Any]]]] = {}
     for (night, key), marker in store.markers("detect").items():
         if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted:
             shards.setdefault((night, marker["recording_id"]), []).append((key, marker))
     return [
-        _Unit(
+        Unit(
             recording_id=recording_id,
             night=night,
             key=f"{recording_id}-{committee.committee_id}",
@@ -152,20 +159,70 @@ def _units(store: Store, committee: Committee, recording_ids: Sequence[str]) -> 
     ]
 
 
-def _signals_of(
-    store: Store, committee: Committee, unit: _Unit, learned: _Learned
-) -> tuple[pa.Table, Signals]:
-    """Read a recording's detections and compute its signals; also gives frame_id, status and error of its frames."""
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What can be said of a recording's frames without comparing them to those of others."""
 
-    def read(table: str, columns: list[str] | None = None) -> pa.Table:
+    frames: pa.Table
+    """One row a frame: what was observed, repeats_previous and scene_cut."""
+    signals: Signals
+    """Name -> [F]."""
+    tracks: pa.Table
+    """Rows of ``tracks``."""
+    track_count: int
+
+
+def score_unit(
+    store: Store, committee: Committee, unit: Unit, config: ScoreConfig, learned: Learned
+) -> Scored:
+    """Read a recording's detections, follow its objects, and compute its signals."""
+
+    def read(table: str, columns: Sequence[str] | None = None) -> pa.Table:
         files = [store.table_file(table, unit.night, key) for key in unit.shards]
-        return pa.concat_tables(pq.read_table(file, columns=columns, partitioning=None) for file in files)
+        names = None if columns is None else list(columns)
+        return pa.concat_tables(pq.read_table(file, columns=names, partitioning=None) for file in files)
 
-    dense = ("dense_entropy_max", "dense_entropy_mean")
-    frames = read("observations", ["frame_id", "recording_id", "box_count", "status", "error", *dense])
-    boxes = committee_boxes(frames, read("detections"), committee, unit.sees)
-    dense_max, dense_mean = (_dense(frames, c, committee.names[0], len(committee.classes)) for c in dense)
-    return frames, frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights)
+    frames, detections = read("observations", _OBSERVED), read("detections")
+    boxes = committee_boxes(frames, detections, committee, unit.sees)
+    repeats, cut = _compared(frames)
+    followed = follow(boxes, _times_s(store, unit, frames), repeats, cut, config.max_step_s, config.max_gap_s)
+    dense_max, dense_mean = (
+        _dense(frames, column, committee.names[0], len(committee.classes))
+        for column in ("dense_entropy_max", "dense_entropy_mean")
+    )
+    of_frames = frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights)
+    unseen = pc.is_null(frames["luma_mean"])
+    for name, flags in (("repeats_previous", repeats), ("scene_cut", cut)):
+        frames = frames.append_column(name, pc.if_else(unseen, None, pa.array(flags)))
+    columns = {name: detections[name] for name in ("frame_id", "committee_id", "detector", "box_index")}
+    columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(detections))
+    columns["track_id"] = pa.array(followed.track_id)
+    tracks = pa.table([columns[f.name] for f in TRACKS], schema=TRACKS)
+    return Scored(
+        frames=frames,
+        signals=of_frames | followed.signals,
+        tracks=tracks.filter(pa.array(followed.track_id >= 0)),
+        track_count=int(followed.track_id.max(initial=-1)) + 1,
+    )
+
+
+def _times_s(store: Store, unit: Unit, frames: pa.Table) -> NDArray[np.float64]:
+    """[F] when each frame is shown; NaN where the index has it no longer."""
+    file = store.table_file("frames", unit.night, unit.recording_id)
+    index = pq.read_table(file, columns=["frame_id", "pts_ns"], partitioning=None)
+    where = pc.index_in(frames["frame_id"], value_set=index["frame_id"].combine_chunks())
+    pts_ns = pc.take(index["pts_ns"], where).cast(pa.float64())
+    return np.asarray(pts_ns.to_numpy(), np.float64) / 1e9
+
+
+def _compared(frames: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which frames repeat the one before, and which begin another scene; False where a frame did not decode."""
+    return compare_with_previous(
+        pc.fill_null(frames["perceptual_hash"], 0).to_numpy(),
+        frames["luma_mean"].to_numpy(),
+        frames["sharpness"].to_numpy(),
+        _rows_of(frames["luma_histogram"].combine_chunks(), HISTOGRAM_BINS),
+    )
 
 
 def committee_boxes(
@@ -224,6 +281,11 @@ class Reference:
         not_above = np.searchsorted(known, values, side="right")
         return np.where(np.isnan(values), np.nan, (below + not_above) / (2 * len(known)))
 
+    @property
+    def reference_id(self) -> str:
+        """Digest of all its values, shortened: percentiles of equal ids compare."""
+        return self.digest[:12]
+
     def complete(self, found: Signals) -> Signals:
         """Add the signals that are measured against the usual box of the reference."""
         means = {name: self.values[f"{name}_mean"] for name in BOX_MEASURES}
@@ -242,14 +304,13 @@ def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64
     return np.where(np.isnan(stacked).all(axis=0), np.nan, mean)
 
 
-def _score_rows(
-    frames: pa.Table, found: Signals, reference: Reference, weights: dict[str, float], committee_id: str
-) -> pa.Table:
-    found = reference.complete(found)
+def _score_rows(one: Scored, reference: Reference, weights: dict[str, float], committee_id: str) -> pa.Table:
+    found = reference.complete(one.signals)
     percentiles = {name: reference.percentile(name, found[name]) for name in SIGNAL_NAMES}
     columns = {
-        **{name: frames[name] for name in ("frame_id", "recording_id", "status", "error")},
-        "committee_id": pa.repeat(pa.scalar(committee_id), len(frames)),
+        **{name: one.frames[name] for name in one.frames.column_names},
+        "committee_id": pa.repeat(pa.scalar(committee_id), len(one.frames)),
+        "reference_id": pa.repeat(pa.scalar(reference.reference_id), len(one.frames)),
         **{name: pa.array(found[name], pa.float32(), from_pandas=True) for name in SIGNAL_NAMES},
         **{f"{name}_pct": pa.array(p, pa.float32(), from_pandas=True) for name, p in percentiles.items()},
         "hardness": pa.array(blend(percentiles, weights), pa.float32(), from_pandas=True),
@@ -257,7 +318,7 @@ def _score_rows(
     return pa.table([columns[f.name] for f in SCORES], schema=SCORES)
 
 
-def _reference_path(store: Store, committee: Committee, learned: _Learned) -> Path:
+def reference_path(store: Store, committee: Committee, learned: Learned) -> Path:
     """Signals depend on the thresholds, the calibration and this stage's version; so does what they compare with."""
     return (
         store.root
@@ -266,15 +327,27 @@ def _reference_path(store: Store, committee: Committee, learned: _Learned) -> Pa
     )
 
 
-def _joined(found: list[Signals]) -> Signals:
+def joined(found: Sequence[Signals]) -> Signals:
+    """Put the signals of several recordings behind each other."""
     return {name: np.concatenate([signals[name] for signals in found]) for name in found[0]}
 
 
-def _load_reference(path: Path) -> Reference | None:
+def load_reference(path: Path) -> Reference | None:
+    """Read a reference; None where there is none yet.
+
+    Raises:
+        MiningError: it is damaged, or does not know all signals.
+    """
     if not path.exists():
         return None
-    table = pq.read_table(path)
-    values = {name: np.asarray(table[name][0].as_py(), np.float64) for name in table.column_names}
+    try:
+        table = pq.read_table(path, partitioning=None)
+        values = {name: np.asarray(table[name][0].as_py(), np.float64) for name in SIGNAL_NAMES}
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
+        raise MiningError(
+            f"{path}: cannot be read as a reference ({' '.join(str(error).split())[:100]}); make it anew with "
+            "`mining calibrate --config CONFIG.toml`"
+        ) from None
     return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
 
 
@@ -293,10 +366,10 @@ def reference_of(found: Signals) -> Reference:
     return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
 
 
-def _save_reference(reference: Reference, path: Path, store: Store) -> None:
+def save_reference(reference: Reference, path: Path, store: Store) -> None:
     """Keep the distribution of the first frames that this committee scored.
 
-    It stays as it is, so that nights can be compared; deleting the file has the next run make another and score anew.
+    It stays as it is, so that nights can be compared, until ``mining calibrate`` makes another on purpose.
     """
     schema = pa.schema([(name, pa.list_(pa.float64())) for name in SIGNAL_NAMES])
     columns = {name: [values.tolist()] for name, values in reference.values.items()}

@@ -35,7 +35,7 @@ from mining.types import MiningError, UsageError
 STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "index": ("frames", "recordings"),
     "detect": ("detections", "observations"),
-    "score": ("scores",),
+    "score": ("tracks", "scores"),
     "scenes": ("scenes",),
     "select": ("selections",),
     "export": ("exports",),

@@ -49,6 +49,7 @@ from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.errors import Errors, count_errors, real_boxes
 from mining.signals.frame import Signals, frame_signals
 from mining.signals.quality import measure_quality
+from mining.signals.temporal import TimeSignals
 from mining.types import MiningError, UsageError
 from tools import labelled_images
 from tools.labelled_images import LabelledImages
@@ -381,9 +382,11 @@ def _signals(
         ran=np.stack([m["ran"] for m in members], axis=1),
         box_std_px=std,
     )
-    return frame_signals(
+    found = frame_signals(
         boxes, members[0]["dense_max"], members[0]["dense_mean"], calibrations, class_weights
     )
+    # Photos have no neighbours, and frames a second apart are none: signals of time cannot be computed.
+    return found | {name: np.full(len(boxes.ran), np.nan) for name in TimeSignals.__dataclass_fields__}
 
 
 def _errors(

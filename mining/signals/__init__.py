@@ -41,9 +41,19 @@ disagreement (one object of a committee; boxes matched by ``mining.boxes.match_c
 ``jensen_shannon``         H(mean q) - mean H(q), over classes that all members see    Lin 1991; equals mutual information
 ``box_spread``             1 - mean pairwise IoU; RMS distance of edges from the mean
 -------------------------  ----------------------------------------------------------  -----------------------------------
+temporal (one detector, one recording; boxes linked from frame to frame one to one, m the median count around)
+-------------------------------------------------------------------------------------------------------------------------
+``find_gaps``              objects without a kept box, kept just before and after:     Bengar et al. 2019, in its simplest
+                           vanished (no candidate left) or dipped (one left)           form
+``class_flipped``          class differs from the object's box one frame aside
+``box_jitter``             RMS over edges of e(t) - e interpolated, / sqrt(area)
+``count_change``           |count - m| / sqrt(m + 1)
+-------------------------  ----------------------------------------------------------  -----------------------------------
 quality (one image)
 -------------------------------------------------------------------------------------------------------------------------
 ``measure_quality``        mean luma; variance of the Laplacian; share of luma >= 250  Pech-Pacheco et al. 2000
 ``difference_hash``        64 signs of brightness steps; ``hamming`` counts bits       Krawetz 2013 (dHash)
+``compare_with_previous``  repeats: equal hash, luma, sharpness and histogram; cuts:
+                           20 bits and 15 % of the histogram differ
 =========================  ==========================================================  ===================================
 """

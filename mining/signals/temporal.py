@@ -214,7 +214,9 @@ class Gaps:
     trace: Float64Array
     """[k] best score of a candidate that overlaps the place by LINK_IOU; 0 where there is none down to the floor."""
     vanished: BoolArray
-    """[k] True where the link is sure and there is no trace: a confident miss. Else the score dipped, no more."""
+    """[k] True where the link is sure and there is no trace."""
+    dipped: BoolArray
+    """[k] True where the trace is a candidate under the threshold: seen, but not reported."""
     before: IntArray
     """[k] row of its box before."""
     after: IntArray
@@ -249,6 +251,7 @@ def find_gaps(s: Sequence, links: Links) -> Gaps:
         score=(s.scores[before] + s.scores[after]) / 2,
         trace=trace,
         vanished=s.sure(before, after) & (trace == 0),
+        dipped=(trace > 0) & (trace < s.threshold),
         before=before,
         after=after,
     )
@@ -270,9 +273,8 @@ class TimeSignals:
     flicker: Float64Array
     """Objects that vanish here without a trace and come back: ``Gaps.vanished``. NaN also where the frames before and
     after lie more than ``max_gap_s`` apart: no gap could show."""
-    flicker_missed: Float64Array
-    """Over all gaps, the sum of score - trace: objects expected to be missed beyond those that ``expected_missed`` counts,
-    which holds their traces already. NaN where ``flicker`` is."""
+    dips: Float64Array
+    """Objects whose score falls under the threshold here and rises again: ``Gaps.dipped``. NaN where ``flicker`` is."""
     class_flips: Float64Array
     """Boxes whose class differs from that of their object one frame before or after, over a sure link."""
     box_jitter_max: Float64Array
@@ -295,9 +297,7 @@ def measure_time(s: Sequence, links: Links) -> TimeSignals:
     count = np.bincount(s.frame[s.kept], minlength=frames)
     return TimeSignals(
         flicker=np.where(close, np.bincount(gaps.frame[gaps.vanished], minlength=frames), np.nan),
-        flicker_missed=np.where(
-            close, sum_by(np.maximum(gaps.score - gaps.trace, 0.0), gaps.frame, frames), np.nan
-        ),
+        dips=np.where(close, np.bincount(gaps.frame[gaps.dipped], minlength=frames), np.nan),
         class_flips=np.where(either, flips, np.nan),
         box_jitter_max=np.where(both, jitter.max, np.nan),
         box_jitter_mean=np.where(both, jitter.mean, np.nan),

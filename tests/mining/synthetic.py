@@ -89,7 +89,8 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
     store.commit(
         "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes
     )
-    store.commit("score", NIGHT, key, {"scores": tables["scores"]}, digest=f"{key}", **notes)
+    scored = {"scores": tables["scores"], "tracks": table("tracks", [])}
+    store.commit("score", NIGHT, key, scored, digest=f"{key}", reference_id="x", **notes)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

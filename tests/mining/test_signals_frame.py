@@ -13,6 +13,7 @@ from mining.signals.consensus import committee_errors
 from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.frame import BOX_MEASURES, frame_signals, needs_committee, with_excess
 from mining.signals.localisation import edge_std_px, edge_std_relative
+from mining.signals.temporal import TimeSignals
 from mining.signals.uncertainty import top_mean
 
 
@@ -110,7 +111,7 @@ def dense(b: CommitteeBoxes):
 def test_every_column_of_scores_is_computed_and_nothing_else():
     b = committee(np.random.default_rng(7))
     got = with_excess(frame_signals(b, dense(b), dense(b)), dict.fromkeys(BOX_MEASURES, 0.3))
-    assert set(got) == {name for name, _ in SIGNALS}
+    assert set(got) | set(TimeSignals.__dataclass_fields__) == {name for name, _ in SIGNALS}
     assert all(v.shape == (12,) for v in got.values())
 
 

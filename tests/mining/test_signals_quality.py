@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mining.signals.quality import difference_hash, hamming, measure_quality
+from mining.signals.quality import compare_with_previous, difference_hash, hamming, measure_quality
 
 
 def scene(height=360, width=640, seed=0):
@@ -116,3 +116,61 @@ def test_real_clips(shared_data):
         ]
     )
     assert np.count_nonzero(hamming(hashes[1:], hashes[:-1]) == 0) >= 46
+
+
+def compared(images):
+    """``compare_with_previous`` on images."""
+    found = [measure_quality(image) for image in images]
+    return compare_with_previous(
+        np.array([q.perceptual_hash for q in found], np.uint64),
+        np.array([q.luma_mean for q in found]),
+        np.array([q.sharpness for q in found]),
+        np.array([q.luma_histogram for q in found]),
+    )
+
+
+def test_histogram_is_the_share_of_pixels_in_each_16th():
+    image = scene(180, 320)
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    expected = np.histogram(luma, bins=np.arange(0, 257, 16))[0] / luma.size
+    np.testing.assert_allclose(measure_quality(image).luma_histogram, expected)
+
+
+def test_a_repeat_is_the_same_picture_not_a_like_one():
+    image = scene()
+    moved = np.roll(image, 3, axis=1)
+    brighter = np.clip(image.astype(int) + 2, 0, 255).astype(np.uint8)
+    repeats, cut = compared([image, image, moved, brighter, brighter])
+    assert repeats.tolist() == [False, True, False, False, True]
+    assert not cut.any()
+
+
+def test_what_has_no_value_is_neither_a_repeat_nor_a_cut():
+    q = measure_quality(scene())
+    repeats, cut = compare_with_previous(
+        np.array([q.perceptual_hash, 0, q.perceptual_hash], np.uint64),
+        np.array([q.luma_mean, np.nan, q.luma_mean]),
+        np.array([q.sharpness, np.nan, q.sharpness]),
+        np.array([q.luma_histogram, [np.nan] * 16, q.luma_histogram]),
+    )
+    assert not repeats.any()
+    assert not cut.any()
+    assert [len(x) for x in compare_with_previous(*[np.zeros(0)] * 3, np.zeros((0, 16)))] == [0, 0]
+
+
+def test_repeats_in_a_real_clip(shared_data):
+    """46 of the 89 frames are meant to repeat the one before; by their pixels 49 do, and nothing lies between."""
+    images = list(frames_of(shared_data / "video" / "hifza_dashcam.mp4", 1))
+    difference = [np.abs(a.astype(int) - b).mean() for a, b in zip(images[1:], images, strict=False)]
+    repeats, cut = compared(images)
+    np.testing.assert_array_equal(repeats[1:], np.array(difference) < 1.0)
+    assert repeats.sum() == 49
+    assert not cut.any()
+
+
+@pytest.mark.parametrize("every", [1, 15])
+def test_a_cut_between_joined_clips_is_found_and_no_other(shared_data, every):
+    names = ("udacity_solidWhiteRight", "tmo324_seattlestreet1", "hifza_dashcam", "tmo324_night")
+    clips = [list(frames_of(shared_data / "video" / f"{name}.mp4", every))[:60] for name in names]
+    _, cut = compared([image for clip in clips for image in clip])
+    assert np.flatnonzero(cut).tolist() == np.cumsum([len(clip) for clip in clips])[:-1].tolist()

@@ -86,7 +86,9 @@ def test_a_stage_must_commit_all_its_tables(tmp_path: Path) -> None:
 def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
     store = Store(tmp_path / "s", create=True)
     with pytest.raises(ValueError, match="not a shard key"):
-        store.commit("score", NIGHT, key, {"scores": table("scores", [])}, digest="x")
+        store.commit(
+            "score", NIGHT, key, {"scores": table("scores", []), "tracks": table("tracks", [])}, digest="x"
+        )
 
 
 def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:

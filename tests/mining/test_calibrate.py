@@ -1,0 +1,245 @@
+"""Calibrating, scoring and following over time, on a store whose detections are written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mining import calibrate, score_frames
+from mining.committee import Committee
+from mining.config import Config, FootageConfig
+from mining.store import Store
+from mining.types import MiningError, UsageError, frame_id
+from tests.mining.synthetic import table
+
+FIRST, SECOND = date(2026, 3, 1), date(2026, 3, 2)
+KNOWN = Committee("a+b-00000000", ("a", "b"), ("car", "bus"), (0.25, 0.25))
+
+
+@pytest.fixture(autouse=True)
+def known_committee(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (calibrate, score_frames):
+        monkeypatch.setattr(module, "committee_of", lambda _config: KNOWN)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    from detectors.types import DetectorSpec
+
+    return Config(
+        footage=FootageConfig(paths=["drives"]), detector=[DetectorSpec("a.pt")], folder=str(tmp_path)
+    )
+
+
+def add_drive(
+    store: Store,
+    name: str,
+    night: date,
+    boxes: dict[str, list[list[tuple[float, float, str]]]],
+    *,
+    rate_hz: float = 10.0,
+    pictures: list[int | None] | None = None,
+) -> None:
+    """Commit index and detect. ``boxes``: detector -> a list a frame of (x1 of a 40 px box, score, class).
+
+    ``pictures``: a frame's hash, None for one that did not decode; all different where not given.
+    """
+    n = len(boxes["a"])
+    pictures = [1 << i for i in range(n)] if pictures is None else pictures
+    ids = [frame_id(name, i) for i in range(n)]
+    start = datetime.combine(night, datetime.min.time(), UTC)
+    drive = {"recording_id": name, "drive_id": f"drive-{name}", "camera": "front"}
+    key = {"recording_id": name, "committee_id": KNOWN.committee_id}
+    index = {
+        "recordings": [{**drive, "uri": f"/{name}.mp4", "kind": "video", "started_at": start, "status": "ok"}],
+        "frames": [
+            {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz),
+             "captured_at": start + timedelta(seconds=i / rate_hz)}
+            for i in range(n)
+        ],
+    }  # fmt: skip
+    observed: list[dict[str, Any]] = []
+    for i, picture in enumerate(pictures):
+        row: dict[str, Any] = {**key, "frame_id": ids[i], "status": "failed", "error": "torn"}
+        if picture is not None:
+            bins = np.eye(16)[picture % 16]
+            row |= {
+                "luma_mean": 100.0, "sharpness": 50.0, "perceptual_hash": picture, "luma_histogram": bins.tolist(),
+                "status": "ok", "error": None, "box_count": [(d, len(boxes[d][i])) for d in KNOWN.names],
+                "dense_entropy_max": [("a", [0.5, 0.5])], "dense_entropy_mean": [("a", [0.1, 0.1])],
+            }  # fmt: skip
+        observed.append(row)
+    detections = [
+        {
+            **key, "frame_id": ids[i], "detector": d, "box_index": k, "class": kind, "confidence": score,
+            "x1_px": x, "y1_px": 50.0, "x2_px": x + 40.0, "y2_px": 90.0, "match_id": k,
+            "class_scores": [score, 0.01] if kind == "car" else [0.01, score],
+        }
+        for i in range(n) for d in KNOWN.names for k, (x, score, kind) in enumerate(boxes[d][i])
+    ]  # fmt: skip
+    tables = {t: table(t, rows) for t, rows in index.items()}
+    store.commit("index", night, name, tables, digest="x", recording_id=name, uri=f"/{name}.mp4")
+    tables = {"detections": table("detections", detections), "observations": table("observations", observed)}
+    sees = {d: [True, True] for d in KNOWN.names}
+    store.commit("detect", night, f"{name}-0000", tables, digest=name, sees=sees, **key)
+
+
+def steady(counts: list[int]) -> dict[str, list[list[tuple[float, float, str]]]]:
+    """So many sure cars in each frame, for both detectors."""
+    frames = [[(100.0 * k, 0.9, "car") for k in range(count)] for count in counts]
+    return {"a": frames, "b": frames}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store", create=True)
+    add_drive(store, "quiet", FIRST, steady([0, 1, 1, 2, 1, 0]))
+    add_drive(store, "busy", SECOND, steady([5, 6, 7, 8, 9]))
+    return store
+
+
+def rows(store: Store, sql: str) -> list[Any]:
+    with store.connect() as con:
+        return con.execute(sql).fetchall()
+
+
+def test_percentiles_are_taken_against_the_chosen_drives(store: Store, config: Config) -> None:
+    score_frames.run(store, config, ["quiet", "busy"])
+    (first,) = {r[0] for r in rows(store, "SELECT DISTINCT reference_id FROM scores")}
+    report = calibrate.run(store, config, nights="2026-03-02")
+    assert (report.replaced, report.due) == (first, 2)
+    assert (report.recordings, report.drives, report.frames, report.nights) == (
+        1, 1, 5, ("2026-03-02", "2026-03-02"),
+    )  # fmt: skip
+    moved = next(c for c in report.changes if c.signal == "box_count")
+    assert (moved.median_before, moved.median_after) == (np.median([0, 1, 1, 2, 1, 0, 5, 6, 7, 8, 9]), 7.0)
+    assert f"It replaces {first}" in report.text()
+    assert "2 recordings are due to be scored again" in report.text()
+    assert [line.split()[0] for line in report.text().splitlines()[3:-2]] == [
+        c.signal for c in report.changes if c.signal in config.score.hardness
+    ]
+
+    again = score_frames.run(store, config, ["quiet", "busy"])
+    assert (again.done, again.unchanged) == (2, 0)
+    scored = rows(store, "SELECT recording_id, box_count, box_count_pct, reference_id FROM scores")
+    assert {r[3] for r in scored} == {report.reference_id} != {first}
+    reference = np.array([5, 6, 7, 8, 9])
+    for _, count, percentile, _ in scored:
+        expected = ((reference < count).sum() + (reference <= count).sum()) / 10
+        assert percentile == pytest.approx(expected)
+    assert score_frames.run(store, config, ["quiet", "busy"]).done == 0
+
+
+def test_the_same_choice_changes_nothing(store: Store, config: Config) -> None:
+    calibrate.run(store, config, drives=["drive-quiet"])
+    score_frames.run(store, config, ["quiet", "busy"])
+    report = calibrate.run(store, config, nights="2026-02-01..2026-03-01")
+    assert report.replaced == report.reference_id
+    assert report.due == 0
+    assert "nothing changes" in report.text()
+    assert score_frames.run(store, config, ["quiet", "busy"]).done == 0
+
+
+@pytest.mark.parametrize(
+    ("nights", "drives", "message"),
+    [
+        ("last week", (), r"--nights last week: write it as 2026-03-01 or 2026-03-01\.\.2026-03-14"),
+        ("2026-02-30", (), "--nights 2026-02-30: write it as"),
+        ("2026-03-02..2026-03-01", (), "ends before it begins"),
+        ("2025-01-01", (), "holds no recording of these nights and drives"),
+        (None, ("drive-quite",), "--drive drive-quite: no such drive"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said_in_one_line(
+    store: Store, config: Config, nights: str | None, drives: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        calibrate.run(store, config, nights, drives)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_committee_that_has_not_run_is_said(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Committee("c-11111111", ("a", "b"), ("car", "bus"), (0.25, 0.25))
+    monkeypatch.setattr(calibrate, "committee_of", lambda _config: other)
+    with pytest.raises(UsageError, match="c-11111111 has not run on any of these 2 recordings"):
+        calibrate.run(store, config)
+
+
+def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(store: Store, config: Config) -> None:
+    score_frames.run(store, config, ["quiet", "busy"])
+    (file,) = (store.root / "reference").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(MiningError, match="make it anew with `mining calibrate --config"):
+        score_frames.run(store, config, ["quiet", "busy"])
+    assert calibrate.run(store, config).replaced is None
+    assert score_frames.run(store, config, ["quiet", "busy"]).problems == []
+
+
+# -- over time, through the tables -------------------------------------------------------------------------------------
+
+
+def test_tracks_and_signals_of_time_reach_the_tables(tmp_path: Path, config: Config) -> None:
+    """A car that a misses in frame 4; b sees it all along, and a bus from frame 6 on."""
+    store = Store(tmp_path / "s", create=True)
+    car = [[(100.0 + 3 * t, 0.8, "car")] for t in range(9)]
+    bus = [[(400.0, 0.7, "bus")] if t >= 6 else [] for t in range(9)]
+    add_drive(
+        store,
+        "r",
+        FIRST,
+        {"a": [*car[:4], [], *car[5:]], "b": [c + b for c, b in zip(car, bus, strict=True)]},
+    )
+    score_frames.run(store, config, ["r"])
+    flicker = rows(store, "SELECT flicker, dips FROM scores ORDER BY frame_id")
+    assert [f for f, _ in flicker] == [None, 0, 0, 0, 1, 0, 0, 0, None]
+    assert [d for _, d in flicker] == [None, 0, 0, 0, 0, 0, 0, 0, None]
+    tracks = rows(
+        store,
+        "SELECT detector, class, count(*), count(DISTINCT track_id), any_value(track_id) FROM tracks "
+        "JOIN detections USING (frame_id, committee_id, detector, box_index) GROUP BY ALL ORDER BY ALL",
+    )
+    assert [t[:4] for t in tracks] == [("a", "car", 8, 1), ("b", "bus", 3, 1), ("b", "car", 9, 1)]
+    assert len({t[4] for t in tracks}) == 3  # no number stands for two objects, of whatever detector
+
+
+def test_at_two_frames_a_second_flicker_is_unknown(tmp_path: Path, config: Config) -> None:
+    store = Store(tmp_path / "s", create=True)
+    car = [[(100.0, 0.8, "car")] for _ in range(9)]
+    add_drive(store, "r", FIRST, {"a": [*car[:4], [], *car[5:]], "b": car}, rate_hz=2.0)
+    score_frames.run(store, config, ["r"])
+    found = rows(store, "SELECT flicker, dips, flicker_pct, count_change FROM scores ORDER BY frame_id")
+    assert {f[:3] for f in found} == {(None, None, None)}
+    assert [f[3] for f in found[3:6]] == pytest.approx([0, 1 / np.sqrt(2), 0])
+
+
+def test_repeats_take_the_value_of_what_they_repeat_and_cuts_part_neighbours(
+    tmp_path: Path, config: Config
+) -> None:
+    store = Store(tmp_path / "s", create=True)
+    other = (1 << 40) - 1  # 40 bits, another histogram bin: a cut
+    pictures = [0, 0, 16, 48, None, 112, other, other ^ 16]
+    counts = [1, 1, 4, 1, 0, 1, 2, 2]
+    add_drive(store, "r", FIRST, steady(counts), pictures=pictures)
+    score_frames.run(store, config, ["r"])
+    found = rows(
+        store, "SELECT repeats_previous, scene_cut, count_change, status FROM scores ORDER BY frame_id"
+    )
+    assert [f[0] for f in found] == [False, True, False, False, None, False, False, False]
+    assert [f[1] for f in found] == [False, False, False, False, None, False, True, False]
+    # Looked at: 0, 2, 3, 5 | 6, 7. Frame 2 stands between 0 and 3, 5; frame 3 between 0, 2 and 5.
+    expected = [None, None, 3 / np.sqrt(2), 0, None, None, None, None]
+    for got, wanted in zip([f[2] for f in found], expected, strict=True):
+        assert got == (None if wanted is None else pytest.approx(wanted))
+    untracked = rows(
+        store,
+        "SELECT DISTINCT frame_index FROM detections JOIN frames USING (frame_id) "
+        "ANTI JOIN tracks USING (frame_id, detector, box_index) ORDER BY ALL",
+    )
+    assert [r[0] for r in untracked] == [1]
