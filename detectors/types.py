@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
-# Head -> operating threshold and suppression IoU that its authors run it with (NanoDet's demo, FastestDet's test.py,
-# Ultralytics' predict). Scores of different heads do not compare.
-USUAL: dict[str | None, tuple[float, float]] = {
-    None: (0.25, 0.7),
-    "yolov8": (0.25, 0.7),
-    "nanodet": (0.4, 0.6),
-    "fastestdet": (0.5, 0.45),
+class Usual(NamedTuple):
+    """What a head is run with where a spec says nothing."""
+
+    threshold: float
+    suppress_iou: float
+    floor_share: float
+    """Floor, as a share of the threshold."""
+
+
+# Threshold and suppression are those of the authors (Ultralytics' predict, NanoDet's demo, FastestDet's test.py); scores of
+# different heads do not compare. Floors: docs/signals.md; lower ones fill the candidates with noise.
+USUAL: dict[str | None, Usual] = {
+    None: Usual(0.25, 0.7, 1 / 5),
+    "yolov8": Usual(0.25, 0.7, 1 / 5),
+    "nanodet": Usual(0.4, 0.6, 1 / 3),
+    "fastestdet": Usual(0.5, 0.45, 1 / 3),
 }
 
 
@@ -55,8 +64,8 @@ class DetectorSpec:
     """Operating threshold: confidence from which fleet and labelers take a box as a detection; the head's usual one
     where absent."""
     floor: float = None  # type: ignore[assignment]
-    """Lowest confidence of a box that is kept as a candidate, at most a third of ``threshold``; a fifth of it where
-    absent."""
+    """Lowest confidence of a box that is kept as a candidate, at most a third of ``threshold``; the head's usual
+    share of it where absent: a fifth for YOLO, a third for NanoDet and FastestDet."""
     suppress_iou: float = None  # type: ignore[assignment]
     """Boxes that overlap a better one by more than this are suppressed; the head's usual one where absent (end-to-end
     heads ignore it)."""
@@ -73,12 +82,13 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         """Fill in what the head usually takes, and refuse settings that contradict each other."""
-        threshold, suppress_iou = USUAL.get(self.head, USUAL[None])
-        for name, value in (("threshold", threshold), ("suppress_iou", suppress_iou)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        usual = USUAL.get(self.head, USUAL[None])
+        if self.threshold is None:
+            object.__setattr__(self, "threshold", usual.threshold)
+        if self.suppress_iou is None:
+            object.__setattr__(self, "suppress_iou", usual.suppress_iou)
         if self.floor is None:
-            object.__setattr__(self, "floor", self.threshold / 5)
+            object.__setattr__(self, "floor", self.threshold * usual.floor_share)
         if not 0.0 < self.floor <= self.threshold / 3 + 1e-9 or self.threshold >= 1:
             raise DetectorError(
                 f"floor {self.floor} and threshold {self.threshold}: need 0 < floor <= threshold / 3 and threshold < 1"

@@ -170,6 +170,8 @@ class Scored:
     tracks: pa.Table
     """Rows of ``tracks``."""
     track_count: int
+    looked: NDArray[np.bool_]
+    """[F] the first member, whose errors are looked for, has seen the frame; without that there is no hardness."""
 
 
 def score_unit(
@@ -203,6 +205,7 @@ def score_unit(
         signals=of_frames | followed.signals,
         tracks=tracks.filter(pa.array(followed.track_id >= 0)),
         track_count=int(followed.track_id.max(initial=-1)) + 1,
+        looked=boxes.ran[:, 0],
     )
 
 
@@ -296,24 +299,23 @@ def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64
     """Hardness: the weighted mean of percentiles, in 0..1.
 
     A percentile that could not be computed counts as the middle, 0.5: a frame without boxes is neither hidden (all its
-    objects may have been missed) nor put first (most such frames are empty roads). NaN where none could be computed.
+    objects may have been missed) nor put first (most such frames are empty roads).
     """
-    total = sum(weights.values())
-    stacked = np.stack([percentiles[name] for name in weights])
-    mean = sum(w * np.nan_to_num(p, nan=0.5) for w, p in zip(weights.values(), stacked, strict=True)) / total
-    return np.where(np.isnan(stacked).all(axis=0), np.nan, mean)
+    counted = [w * np.nan_to_num(percentiles[name], nan=0.5) for name, w in weights.items()]
+    return np.asarray(sum(counted) / sum(weights.values()), np.float64)
 
 
 def _score_rows(one: Scored, reference: Reference, weights: dict[str, float], committee_id: str) -> pa.Table:
     found = reference.complete(one.signals)
     percentiles = {name: reference.percentile(name, found[name]) for name in SIGNAL_NAMES}
+    hardness = np.where(one.looked, blend(percentiles, weights), np.nan)
     columns = {
         **{name: one.frames[name] for name in one.frames.column_names},
         "committee_id": pa.repeat(pa.scalar(committee_id), len(one.frames)),
         "reference_id": pa.repeat(pa.scalar(reference.reference_id), len(one.frames)),
         **{name: pa.array(found[name], pa.float32(), from_pandas=True) for name in SIGNAL_NAMES},
         **{f"{name}_pct": pa.array(p, pa.float32(), from_pandas=True) for name, p in percentiles.items()},
-        "hardness": pa.array(blend(percentiles, weights), pa.float32(), from_pandas=True),
+        "hardness": pa.array(hardness, pa.float32(), from_pandas=True),
     }
     return pa.table([columns[f.name] for f in SCORES], schema=SCORES)
 

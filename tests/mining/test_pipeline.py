@@ -277,6 +277,30 @@ def test_a_member_that_fails_does_not_cost_the_others_boxes(
     assert len(list((tmp_path / "store" / "reference").iterdir())) == 1
 
 
+def test_a_frame_in_which_nothing_was_seen_is_eligible(shared_data: Path, tmp_path: Path) -> None:
+    """A mean over no boxes is NULL, but the frame was looked at: it has a hardness, and the random arm can draw it."""
+    images = tmp_path / "drives" / "images"
+    images.mkdir(parents=True)
+    shutil.copy(
+        shared_data / "sequences" / "camvid" / "0001TP" / "images" / "0001TP_009570.jpg", images / "1.jpg"
+    )
+    cv2.imwrite(str(images / "2.png"), np.full((90, 160, 3), 90, np.uint8))
+    (images / "3.png").write_bytes(b"\x89PNG broken")
+    conf = config.load(
+        write_config(tmp_path, shared_data),
+        ["score.hardness={ presence_mean = 1.0, entropy_mean = 1.0 }", "select.random_share=1.0"],
+    )
+    report = pipeline.run_night(conf)
+    found = rows(tmp_path, "SELECT status, hardness, entropy_mean FROM mined ORDER BY frame_index")
+    assert [row["status"] for row in found] == ["ok", "ok", "failed"]
+    assert found[0]["entropy_mean"] is not None
+    assert found[1]["entropy_mean"] is None
+    assert found[1]["hardness"] == 0.5
+    assert found[2]["hardness"] is None
+    chosen = rows(tmp_path, "SELECT frame_id FROM selections WHERE batch_id = $b", b=report.batch_id)
+    assert len(chosen) == 2
+
+
 def test_a_delivery_survives_footage_that_is_gone(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "drives").mkdir()
     clip = tmp_path / "drives" / "a.mp4"
