@@ -2,7 +2,7 @@
 
     python tools/measure_signals.py \\
         --labels weather/data.yaml --images weather/images/pool \\
-        --detectors yolov8n_weather.pt nanodet_m.onnx,head=nanodet,threshold=0.4,floor=0.13 \\
+        --detectors yolov8n_weather.pt nanodet_m.onnx,head=nanodet \\
         --mix tmo324_desert.mp4 tmo324_night.mp4 --cache /tmp/signals --json
 
 Labels are Ultralytics YOLO (data.yaml, or its folder), COCO JSON, or a folder of Pascal VOC XML. A detector is its weights
