@@ -104,19 +104,94 @@ class ScenesConfig(_Section):
     """Shorter runs are no scene."""
 
 
+class QuotaConfig(_Section):
+    """A floor or ceiling for a slice of the batch, the random arm included."""
+
+    name: str | None = Field(default=None, min_length=1)
+    """What reasons and reports call the slice; the text of `where` or `by` where absent."""
+    where: str | None = None
+    """SQL condition over `mined`: the slice is the frames that fulfil it, such as "luma_mean < 40"."""
+    by: str | None = None
+    """SQL expression over `mined`: each of its values is a slice of its own, such as "vehicle_id". Frames for which it is
+    NULL are in none."""
+    min: int | None = Field(default=None, ge=1)
+    """At least this many frames."""
+    min_share: float | None = Field(default=None, gt=0, le=1)
+    """At least this share of the budget."""
+    max: int | None = Field(default=None, ge=0)
+    """At most this many frames."""
+    max_share: float | None = Field(default=None, ge=0, le=1)
+    """At most this share of the budget."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> QuotaConfig:
+        if (self.where is None) == (self.by is None):
+            raise ValueError("a quota needs `where` or `by`, and not both")
+        for kind, count, share in (
+            ("min", self.min, self.min_share),
+            ("max", self.max, self.max_share),
+        ):
+            if count is not None and share is not None:
+                raise ValueError(f"quota {self.title!r}: give `{kind}` or `{kind}_share`, not both")
+        if self.min is self.min_share is self.max is self.max_share is None:
+            raise ValueError(f"quota {self.title!r}: give `min`, `min_share`, `max` or `max_share`")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What the slice is called."""
+        return self.name or self.where or self.by or ""
+
+    def floor(self, budget: int) -> int:
+        """Least number of frames; 0 where there is no floor."""
+        return self.min or (math.ceil(self.min_share * budget - 1e-9) if self.min_share else 0)
+
+    def ceiling(self, budget: int) -> int:
+        """Largest number of frames; the budget where there is no ceiling."""
+        if self.max is not None:
+            return self.max
+        return budget if self.max_share is None else math.floor(self.max_share * budget + 1e-9)
+
+
+class CostConfig(_Section):
+    """What labeling costs, in any unit: boxes, seconds, cents."""
+
+    limit: float | None = Field(default=None, gt=0)
+    """The batch costs at most this; no limit where absent. `budget` stays the largest number of frames."""
+    per_frame: float = Field(default=0.0, ge=0)
+    per_box: float = Field(default=1.0, ge=0)
+    """The boxes of a frame are estimated: the objects that the committee sees at its thresholds."""
+
+    @model_validator(mode="after")
+    def _costs(self) -> CostConfig:
+        if self.limit is not None and self.per_frame + self.per_box <= 0:
+            raise ValueError("cost.limit needs `per_frame` or `per_box` above 0")
+        return self
+
+
 class SelectConfig(_Section):
     """Which frames make the batch."""
 
     budget: int = Field(default=100, ge=1)
     """Frames in a batch, the random arm included."""
+    cost: CostConfig = CostConfig()
     min_gap_s: float = Field(default=3.0, ge=0, le=86400)
     """Least time between two chosen frames of one drive and camera."""
     where: str = "true"
     """SQL condition over the columns of the view `mined`, such as "luma_mean > 20 AND tags['city'] = 'Oslo'"."""
+    order_by: str | None = None
+    """SQL expression over `mined`, the largest first: what the pool is the best of. `hardness` where absent, or `likeness`
+    where `like` names examples."""
     pool_factor: float = Field(default=4.0, ge=1, le=1000)
-    """The strategy picks from this many times the budget of the hardest frames (PPAL, CVPR 2024, uses 4)."""
+    """The strategy picks from this many times the budget of the best frames (PPAL, CVPR 2024, uses 4)."""
     strategy: str = "k_center"
     """How the batch is picked from the pool: a key of `mining.strategies.STRATEGIES`."""
+    stratify_by: str = "drive_id"
+    """SQL expression over `mined`: the strategy `stratified` shares the budget over its values."""
+    quota: list[QuotaConfig] = []
+    """Floors and ceilings by slice. Floors are filled first, the scarcest slice first."""
+    like: list[str] = []
+    """Examples, as frame_id or image file: candidates get a column `likeness`, the cosine similarity to the nearest."""
     random_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the budget drawn at random from all eligible frames, so that mining can be measured against it."""
     max_duplicate_bits: int = Field(default=6, ge=-1, le=64)
@@ -126,7 +201,23 @@ class SelectConfig(_Section):
     """Largest distance of two L2-normalised embeddings of the same picture."""
     exclude_chosen: bool = True
     """Leave out frames that an earlier batch of this store holds."""
+    other_stores: list[str] = []
+    """Stores of other sites, whose frames are candidates too. Relative paths start at the config file's folder."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _quotas(self) -> SelectConfig:
+        titles = [quota.title for quota in self.quota]
+        for quota in self.quota:
+            if titles.count(quota.title) > 1:
+                raise ValueError(f"two quotas are called {quota.title!r}: give each its own `name`")
+            floor, ceiling = quota.floor(self.budget), quota.ceiling(self.budget)
+            if floor > ceiling:
+                raise ValueError(
+                    f"quota {quota.title!r} asks for at least {floor} and at most {ceiling} frames of a budget of "
+                    f"{self.budget}"
+                )
+        return self
 
 
 class ExportConfig(_Section):

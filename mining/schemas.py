@@ -237,7 +237,26 @@ SELECTIONS = _table(
     ("slice", pa.string(), "the quota that it fills; NULL where none"),
     ("reason", pa.string(), "why it was chosen, for people"),
     ("hardness", _F32, ""),
+    (
+        "distance_to_chosen",
+        _F32,
+        "of its embedding to the nearest frame chosen before, 0 to 2; NULL for the first and for the random arm",
+    ),
     ("estimated_boxes", _F32, "boxes a labeler will draw, expected from the detections"),
+)
+
+SLICES = _table(
+    ("batch_id", pa.string(), ""),
+    ("slice", pa.string(), "a quota of the config, or one of its values"),
+    ("floor", pa.int32(), "frames that the batch should hold of it at least"),
+    ("ceiling", pa.int32(), "and at most"),
+    ("eligible", pa.int32(), "frames of the slice that might be chosen"),
+    ("chosen", pa.int32(), "frames of the slice in the batch, the random arm included"),
+    (
+        "lack",
+        pa.string(),
+        "why it holds fewer than its floor, or more than its ceiling; NULL where it does not",
+    ),
 )
 
 EXPORTS = _table(
@@ -259,5 +278,6 @@ TABLES: dict[str, pa.Schema] = {
     "scores": SCORES,
     "scenes": SCENES,
     "selections": SELECTIONS,
+    "slices": SLICES,
     "exports": EXPORTS,
 }

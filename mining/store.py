@@ -37,7 +37,7 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "detect": ("detections", "observations"),
     "score": ("tracks", "scores"),
     "scenes": ("scenes",),
-    "select": ("selections",),
+    "select": ("slices", "selections"),
     "export": ("exports",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}

@@ -1,6 +1,10 @@
--- The chosen frames with the words that explain them: the three signals that stand out most, by percentile.
-WITH signals AS (
-    UNPIVOT (SELECT c.frame_id, COLUMNS('_pct$') FROM candidates AS c SEMI JOIN chosen USING (frame_id))
+-- The chosen frames with the words that explain them: the slice that they fill, and the signals of hardness (table
+-- `blended`) that stand out most, by percentile.
+WITH found AS (
+    SELECT s.* FROM scores AS s SEMI JOIN chosen USING (frame_id) WHERE s.committee_id = $committee_id
+),
+signals AS (
+    UNPIVOT (SELECT frame_id, COLUMNS('_pct$') FROM found)
     ON COLUMNS('_pct$') INTO NAME signal VALUE percentile
 ),
 strongest AS (
@@ -11,16 +15,9 @@ strongest AS (
         ) AS words
     FROM (
         FROM signals
+        SEMI JOIN blended USING (signal)
         QUALIFY row_number() OVER (PARTITION BY frame_id ORDER BY percentile DESC, signal) <= 3
     )
-    GROUP BY frame_id
-),
-objects AS (
-    SELECT frame_id, count(DISTINCT match_id) AS boxes
-    FROM detections AS d
-    JOIN members AS m ON m.detector = d.detector AND d.confidence >= m.threshold
-    SEMI JOIN chosen AS c ON c.frame_id = d.frame_id
-    WHERE d.committee_id = $committee_id
     GROUP BY frame_id
 )
 SELECT
@@ -29,18 +26,19 @@ SELECT
     $committee_id AS committee_id,
     c.rank::INTEGER AS rank,
     c.arm,
-    NULL::VARCHAR AS slice,
+    c.slice,
     CASE
         WHEN c.arm = 'random' THEN 'drawn at random from all eligible frames'
         ELSE concat(
-            printf('hardness %.2f', m.hardness), '; ', coalesce(s.words, 'no signal'),
-            CASE WHEN isfinite(c.distance) THEN printf('; %.2f from the nearest frame chosen before', c.distance) ELSE '' END
+            CASE WHEN c.slice IS NOT NULL THEN concat('for the slice ', c.slice, '; ') END,
+            printf('hardness %.2f', f.hardness), '; ', coalesce(s.words, 'no signal'),
+            CASE WHEN isfinite(c.distance) THEN printf('; %.2f from the nearest frame chosen before', c.distance) END
         )
     END AS reason,
-    m.hardness,
-    coalesce(o.boxes, 0)::FLOAT AS estimated_boxes
+    f.hardness,
+    CASE WHEN isfinite(c.distance) THEN c.distance END AS distance_to_chosen,
+    c.boxes AS estimated_boxes
 FROM chosen AS c
-JOIN candidates AS m USING (frame_id)
+JOIN found AS f USING (frame_id)
 LEFT JOIN strongest AS s USING (frame_id)
-LEFT JOIN objects AS o USING (frame_id)
 ORDER BY c.position

@@ -72,8 +72,8 @@ def test_the_gap_holds_per_drive_and_camera_over_both_arms(tmp_path: Path) -> No
     assert len({row["frame_id"] for row in rows}) == 60
 
 
-def test_thinning_in_sql_equals_a_greedy_walk(tmp_path: Path) -> None:
-    """The rounds of ``gap_peaks.sql`` against the plain definition: hardest first, drop what lies too near."""
+def test_the_gap_is_kept_as_by_a_greedy_walk(tmp_path: Path) -> None:
+    """Against the plain definition: hardest first, drop what lies too near."""
     hardness = RNG.random(300).round(2)  # with ties
     store = store_of(tmp_path, Drive("r0", hardness.tolist(), drive_id="d0"))
     _, batch = select(
@@ -88,14 +88,10 @@ def test_thinning_in_sql_equals_a_greedy_walk(tmp_path: Path) -> None:
         ),
     )
     taken: list[int] = []
-    # Equal hardness: the later frame_id wins in the peaks, as in ORDER BY (hardness, frame_id) DESC.
-    for i in sorted(range(300), key=lambda i: (np.float32(hardness[i]), i), reverse=True):
+    for i in sorted(range(300), key=lambda i: (-np.float32(hardness[i]), i)):
         if all(abs(i - j) >= 4 for j in taken):
             taken.append(i)
-    best = sorted(taken, key=lambda i: -hardness[i])
-    got = {int(row["frame_id"][-7:]) for row in chosen(store, batch)}
-    assert got <= set(taken)
-    assert sorted(hardness[list(got)]) == pytest.approx(sorted(hardness[best[:40]]))
+    assert [int(row["frame_id"][-7:]) for row in chosen(store, batch)] == taken[:40]
 
 
 def test_one_side_of_a_repeated_picture_is_kept(tmp_path: Path) -> None:
@@ -176,7 +172,7 @@ def test_where_is_one_condition_over_every_column(tmp_path: Path) -> None:
     assert {row["drive_id"] for row in chosen(store, batch)} == {"d0"}
     report, none = select(store, config(budget=2, where="hardness > 2"))
     assert none is None
-    assert "0 frames were eligible" in report.problems[0]
+    assert "no frame is eligible" in report.problems[0]
     for wrong in ("hardness >", "true; DROP TABLE frames", "no_such_column > 1", "true) --"):
         with pytest.raises(UsageError, match="where"):
             select(store, config(where=wrong))
@@ -188,11 +184,136 @@ def test_reasons_name_the_strongest_signals_and_the_distance(tmp_path: Path) -> 
     rows = chosen(store, batch)
     mined = [row for row in rows if row["arm"] == "mined"]
     assert [row["rank"] for row in mined] == list(range(1, 19))
-    assert "entropy_max" in mined[5]["reason"]
-    assert "from the nearest frame chosen before" in mined[5]["reason"]
+    # Of the signals of `hardness`, the only one that these rows have a percentile of.
+    assert "presence_sum 50 %" in mined[5]["reason"]
+    assert f"{mined[5]['distance_to_chosen']:.2f} from the nearest frame chosen before" in mined[5]["reason"]
     assert {row["reason"] for row in rows if row["arm"] == "random"} == {
         "drawn at random from all eligible frames"
     }
+
+
+def slices(store: Store, batch_id: str | None) -> dict[str, dict[str, Any]]:
+    with store.connect() as con:
+        found = con.sql("SELECT * FROM slices WHERE batch_id = $b", params={"b": batch_id}).to_arrow_table()
+    return {row["slice"]: row for row in found.to_pylist()}
+
+
+def cities() -> list[Drive]:
+    """Two easy drives in Oslo, four hard ones in Rome."""
+    easy = [Drive(f"r{i}", RNG.uniform(0, 0.2, 60).tolist(), tags=(("city", "Oslo"),)) for i in range(2)]
+    hard = [Drive(f"r{i}", RNG.uniform(0.6, 1, 60).tolist(), tags=(("city", "Rome"),)) for i in range(2, 6)]
+    return easy + hard
+
+
+def test_a_floor_brings_easy_frames_and_says_so(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *cities())
+    quota = {"name": "Oslo", "where": "tags['city'] = 'Oslo'", "min": 8}
+    _, plain = select(store, config(budget=20, random_share=0.0, exclude_chosen=False))
+    assert not any(row["drive_id"] in {"r0", "r1"} for row in chosen(store, plain))
+    report, batch = select(store, config(budget=20, random_share=0.0, quota=[quota], exclude_chosen=False))
+    rows = chosen(store, batch)
+    assert not report.problems
+    filled = [row for row in rows if row["slice"] == "Oslo"]
+    assert [row["drive_id"] in {"r0", "r1"} for row in rows].count(True) == len(filled) == 8
+    assert [row["rank"] for row in filled] == list(range(1, 9))  # floors come first
+    assert all(row["reason"].startswith("for the slice Oslo; hardness 0.") for row in filled)
+    assert slices(store, batch)["Oslo"] == {
+        "batch_id": batch, "slice": "Oslo", "floor": 8, "ceiling": 20, "eligible": 120, "chosen": 8, "lack": None,
+        "night": slices(store, batch)["Oslo"]["night"],
+    }  # fmt: skip
+
+
+def test_a_floor_that_cannot_be_met_says_what_lacks_and_why(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *cities())
+    wanted = [
+        {"name": "Oslo", "where": "tags['city'] = 'Oslo'", "min": 50},
+        {"name": "Paris", "where": "tags['city'] = 'Paris'", "min": 1},
+    ]
+    report, batch = select(store, config(budget=60, random_share=0.0, quota=wanted))
+    found = slices(store, batch)
+    assert len(chosen(store, batch)) == 60
+    assert found["Oslo"]["chosen"] < 50
+    assert found["Oslo"]["lack"] in report.problems[-2]
+    assert "120 frames of it are eligible" in found["Oslo"]["lack"]
+    assert "within 3 s of a chosen frame" in found["Oslo"]["lack"]
+    assert found["Paris"] | {"night": None} == {
+        "batch_id": batch, "slice": "Paris", "floor": 1, "ceiling": 60, "eligible": 0, "chosen": 0,
+        "lack": "no frame of it is eligible", "night": None,
+    }  # fmt: skip
+
+
+def test_a_ceiling_for_every_value_holds_and_its_lack_is_said(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *cities())
+    quota = [{"name": "drive", "by": "drive_id", "max": 3}]
+    report, batch = select(store, config(budget=20, random_share=0.0, quota=quota))
+    rows = chosen(store, batch)
+    by_drive = {d: sum(row["drive_id"] == d for row in rows) for d in {row["drive_id"] for row in rows}}
+    assert by_drive == {f"r{i}": 3 for i in range(6)}
+    assert "18 frames, 2 fewer than its budget" in report.problems[0]
+    assert "slices that are full" in report.problems[0]
+    assert set(slices(store, batch)) == {f"drive = r{i}" for i in range(6)}
+
+
+def test_contradictory_quotas_are_refused_in_words() -> None:
+    for quota, words in (
+        ({"where": "true", "min": 5, "max": 4}, "at least 5 and at most 4"),
+        ({"where": "true", "min": 11}, "at least 11 and at most 10"),
+        ({"where": "true"}, "`min`, `min_share`"),
+        ({"where": "true", "by": "camera", "min": 1}, "`where` or `by`"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            config(budget=10, quota=[quota])
+
+
+def test_quotas_and_order_are_checked_as_sql_at_the_start(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many(1))
+    for wrong, words in (
+        (
+            {"quota": [{"where": "luma > 3", "min": 1}]},
+            r"select.quota.0.where .*Candidate bindings: .*luma_mean",
+        ),
+        ({"quota": [{"by": "vehicle", "max": 1}]}, r"select.quota.0.by .*vehicle_id"),
+        ({"order_by": "hardness; DROP TABLE frames"}, "select.order_by"),
+        ({"stratify_by": "hardness) --"}, "select.stratify_by"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            select_batch.check(store, config(**wrong))
+
+
+def test_the_pool_is_the_best_by_order_by(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many())
+    _, batch = select(
+        store,
+        config(
+            budget=5, order_by="-hardness", pool_factor=1.0, random_share=0.0, strategy="top_k", min_gap_s=0.0
+        ),
+    )
+    with store.connect() as con:
+        least = con.execute("SELECT hardness FROM scores ORDER BY hardness, frame_id LIMIT 5").fetchall()
+    assert sorted(row["hardness"] for row in chosen(store, batch)) == pytest.approx([h for (h,) in least])
+
+
+def test_the_strategy_keeps_away_from_what_earlier_batches_hold(tmp_path: Path) -> None:
+    """Of two equally hard places, the one that an earlier batch has not seen comes first."""
+    east, west = np.eye(8)[0], np.eye(8)[1]
+    first = [Drive("r0", [0.9] * 5, embeddings=np.tile(east, (5, 1)) + RNG.normal(0, 0.05, (5, 8)))]
+    store = store_of(tmp_path, *first)
+    select(store, config(budget=1, random_share=0.0))
+    commit(store, Drive("r1", [0.8] * 5, embeddings=np.tile(east, (5, 1)) + RNG.normal(0, 0.05, (5, 8))))
+    commit(store, Drive("r2", [0.6] * 5, embeddings=np.tile(west, (5, 1)) + RNG.normal(0, 0.05, (5, 8))))
+    _, batch = select(store, config(budget=1, random_share=0.0, pool_factor=100.0))
+    assert [row["drive_id"] for row in chosen(store, batch)] == ["r2"]
+    assert chosen(store, batch)[0]["distance_to_chosen"] > 1
+
+
+def test_a_limit_of_cost_ends_the_batch_and_is_said(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *many())
+    cost = {"limit": 100.0, "per_frame": 8.0, "per_box": 1.0}  # no boxes in these drives
+    report, batch = select(store, config(budget=50, cost=cost, random_share=0.1))
+    rows = chosen(store, batch)
+    assert len(rows) == 12
+    assert sum(row["arm"] == "random" for row in rows) == 2  # 10 of 100, and the frame that passes it
+    assert "select.cost.limit = 100" in report.problems[0]
 
 
 def test_the_random_arm_does_not_look_at_hardness(tmp_path: Path) -> None:

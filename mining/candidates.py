@@ -1,0 +1,251 @@
+"""Which frames may be chosen: the candidate query, and what the choice needs to know of each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mining.committee import Committee
+from mining.config import SelectConfig
+from mining.store import sql_file
+from mining.types import FloatArray, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """``n`` frames that may be chosen, the best by ``order_by`` first, equals by frame_id. Embeddings stay on disk."""
+
+    frame_id: pa.StringArray
+    """[n]"""
+    hardness: FloatArray
+    """[n] in 0..1."""
+    draw: NDArray[np.uint64]
+    """[n] a number that depends on nothing but the seed and the frame: the order of a blind draw."""
+    camera: NDArray[np.int32]
+    """[n] number of the frame's drive and camera."""
+    at_us: NDArray[np.int64]
+    """[n] when it was taken, microseconds since 1970."""
+    perceptual_hash: NDArray[np.uint64]
+    """[n]"""
+    stratum: NDArray[np.int32]
+    """[n] number of the value of ``stratify_by``; -1 where that is NULL."""
+    slices: NDArray[np.int32]
+    """[n, q] for each quota, number in ``slice_names`` of the slice that holds the frame; -1 for none."""
+    slice_names: tuple[tuple[str, ...], ...]
+    """For each quota, its slices: one for ``where``, one a value for ``by``."""
+
+    def __len__(self) -> int:
+        """How many frames may be chosen."""
+        return len(self.frame_id)
+
+    def names(self, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+        """Frame ids of some rows."""
+        return np.asarray(self.frame_id.take(pa.array(rows)).to_pylist(), np.str_)
+
+
+def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
+    """Refuse settings that are no SQL over ``mined``, with DuckDB's words. Reads no rows."""
+    if select.like:
+        con.execute("CREATE OR REPLACE TEMP VIEW seen AS SELECT *, 0.0::FLOAT AS likeness FROM mined")
+    else:
+        con.execute("CREATE OR REPLACE TEMP VIEW seen AS FROM mined")
+    empty = con.sql("FROM seen LIMIT 0")
+    for name, text in _expressions(select).items():
+        try:
+            expression = duckdb.SQLExpression(text)
+            if name.endswith("where"):
+                empty.filter(expression).fetchall()
+            else:
+                empty.select(expression).order("1").fetchall()
+        except duckdb.Error as error:
+            what = "condition" if name.endswith("where") else "expression"
+            raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
+
+
+def eligible_frames(
+    con: duckdb.DuckDBPyConnection,
+    select: SelectConfig,
+    committee: Committee,
+    recording_ids: Sequence[str],
+    examples: FloatArray,
+) -> Eligible:
+    """Ask for the candidates.
+
+    Args:
+        con: has the views of the stores.
+        select: the conditions.
+        committee: whose scores count.
+        recording_ids: the recordings that are looked at.
+        examples: [m, d] embeddings that ``likeness`` is measured to; m is 0 where there are none.
+
+    Raises:
+        UsageError: a condition fails on the rows themselves (a text that is no number, say).
+    """
+    candidates = query(con, select, committee, recording_ids, examples)
+    quotas = [
+        duckdb.SQLExpression(quota.by).cast("VARCHAR")
+        if quota.by is not None
+        else duckdb.CaseExpression(
+            duckdb.SQLExpression(quota.where or "true"), duckdb.ConstantExpression(quota.title)
+        )
+        for quota in select.quota
+    ]
+    try:
+        table = (
+            candidates.select(
+                "frame_id",
+                duckdb.SQLExpression("hardness::FLOAT").alias("hardness"),
+                # md5 and not random(): the draw must not change with threads, file order or DuckDB's version.
+                duckdb.SQLExpression(f"md5_number_lower(concat({int(select.seed)}, '|', frame_id))").alias(
+                    "draw"
+                ),
+                # A text with its length first: no two pairs of names make the same one.
+                duckdb.SQLExpression("concat(length(drive_id), ':', drive_id, camera)").alias("camera"),
+                duckdb.SQLExpression("epoch_us(captured_at)").alias("at_us"),
+                "perceptual_hash",
+                duckdb.SQLExpression(select.stratify_by).cast("VARCHAR").alias("stratum"),
+                duckdb.SQLExpression(order_of(select)).alias("priority"),
+                *(quota.alias(f"slice_{i}") for i, quota in enumerate(quotas)),
+            )
+            .order("priority DESC NULLS LAST, frame_id")
+            .to_arrow_table()
+        )
+    except duckdb.Error as error:
+        raise UsageError(f"the candidates cannot be asked for: {said(error)}") from None
+    labels = [_numbered(table[f"slice_{i}"]) for i in range(len(quotas))]
+    return Eligible(
+        frame_id=table["frame_id"].combine_chunks(),
+        hardness=table["hardness"].to_numpy(),
+        draw=table["draw"].to_numpy(),
+        camera=_numbered(table["camera"])[0],
+        at_us=table["at_us"].to_numpy(),
+        perceptual_hash=pc.fill_null(table["perceptual_hash"], 0).to_numpy(),
+        stratum=_numbered(table["stratum"])[0],
+        slices=np.stack([numbers for numbers, _ in labels], axis=1)
+        if labels
+        else np.empty((len(table), 0), np.int32),
+        slice_names=tuple(names for _, names in labels),
+    )
+
+
+def query(
+    con: duckdb.DuckDBPyConnection,
+    select: SelectConfig,
+    committee: Committee,
+    recording_ids: Sequence[str],
+    examples: FloatArray,
+) -> duckdb.DuckDBPyRelation:
+    """Build the candidate query (``sql/candidates.sql`` and the config's ``where``); nothing is read yet."""
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id",
+        [list(recording_ids)],
+    )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE earlier AS SELECT DISTINCT f.drive_id, f.camera, epoch_us(f.captured_at) AS at_us "
+        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE $exclude",
+        {"exclude": select.exclude_chosen},
+    )
+    parameters = {"committee_id": committee.committee_id, "reach_us": reach_us(select.min_gap_s)}
+    found = con.sql(sql_file("candidates"), params=parameters)
+    if len(examples):
+        con.register("examples", pa.table({"example": pa.array(examples.tolist(), pa.list_(pa.float32()))}))
+        # Vectors have length 1: their inner product is the cosine.
+        likeness = "(SELECT greatest(max(list_inner_product(embedding, example)), 0)::FLOAT FROM examples) AS likeness"
+        found = found.select(f"*, {likeness}")
+    return found.filter(duckdb.SQLExpression(select.where))
+
+
+def read_embeddings(
+    con: duckdb.DuckDBPyConnection, committee: Committee, names: NDArray[np.str_], *, known_only: bool = False
+) -> FloatArray:
+    """[m, d] embeddings of frames, in the order of ``names``, each of length 1; d is right for m = 0 too.
+
+    ``known_only`` leaves out frames that this committee has not looked at.
+    """
+    con.register("named", pa.table({"frame_id": pa.array(names, pa.string())}))
+    try:
+        found = con.sql(
+            "SELECT frame_id, embedding FROM observations SEMI JOIN named USING (frame_id) "
+            "WHERE committee_id = $committee_id AND embedding IS NOT NULL",
+            params={"committee_id": committee.committee_id},
+        ).to_arrow_table()
+    finally:
+        con.unregister("named")
+    if not len(found):
+        size = con.execute(
+            "SELECT len(embedding) FROM observations WHERE committee_id = ? AND embedding IS NOT NULL LIMIT 1",
+            [committee.committee_id],
+        ).fetchall()
+        return np.empty((0, size[0][0] if size else 1), np.float32)
+    where = pc.index_in(pa.array(names, pa.string()), value_set=found["frame_id"].combine_chunks())
+    if known_only:
+        where = where.drop_null()
+    vectors = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)
+    return np.ascontiguousarray(vectors[where.to_numpy()], np.float32)
+
+
+def estimated_boxes(
+    con: duckdb.DuckDBPyConnection, committee: Committee, names: NDArray[np.str_]
+) -> NDArray[np.float64]:
+    """[m] objects that the committee sees in each frame, any member at its threshold."""
+    con.register("named", pa.table({"frame_id": pa.array(names, pa.string())}))
+    con.register("members", members_table(committee))
+    try:
+        found = con.sql(
+            sql_file("estimated_boxes"), params={"committee_id": committee.committee_id}
+        ).to_arrow_table()
+    finally:
+        con.unregister("named")
+        con.unregister("members")
+    where = pc.index_in(pa.array(names, pa.string()), value_set=found["frame_id"].combine_chunks())
+    return np.asarray(pc.fill_null(pc.take(found["boxes"], where), 0).to_numpy(), np.float64)
+
+
+def members_table(committee: Committee) -> pa.Table:
+    """The members and their thresholds, for a join."""
+    return pa.table({"detector": list(committee.names), "threshold": list(committee.thresholds)})
+
+
+def order_of(select: SelectConfig) -> str:
+    """What the pool is the best of."""
+    return select.order_by or ("likeness" if select.like else "hardness")
+
+
+def reach_us(gap_s: float) -> int:
+    """Frames at most this far apart are too near: one microsecond less than the gap."""
+    return max(int(gap_s * 1e6) - 1, 0)
+
+
+def said(error: duckdb.Error) -> str:
+    """DuckDB's message in one line: what is wrong, and what it proposes, without the drawing of the query."""
+    lines = str(error).split("\n\nLINE ")[0].splitlines()
+    return " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+
+
+def _expressions(select: SelectConfig) -> dict[str, str]:
+    """Every SQL text of the settings, by the key that a person mends."""
+    found = {
+        "select.where": select.where,
+        "select.order_by": order_of(select),
+        "select.stratify_by": select.stratify_by,
+    }
+    for i, quota in enumerate(select.quota):
+        if quota.where is not None:
+            found[f"select.quota.{i}.where"] = quota.where
+        else:
+            found[f"select.quota.{i}.by"] = quota.by or ""
+    return found
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Turn texts into numbers from 0, -1 for NULL, and the list of texts in their order of numbers."""
+    # Not VARCHAR from DuckDB as it stands: numbers must not depend on the order in which values are met.
+    names = pc.unique(column.drop_null()).sort() if len(column) else pa.array([], pa.string())
+    numbers = pc.fill_null(pc.index_in(column, value_set=names), -1)
+    return np.asarray(numbers.to_numpy(), np.int32), tuple(names.to_pylist())

@@ -1,0 +1,344 @@
+"""From eligible frames to a batch: gap in time, repeated pictures, floors, ceilings, cost; a strategy picks within them.
+
+The random arm is drawn first and blindly. Then every slice that has a floor is filled, the scarcest first, then the rest of
+the budget. Each of these steps is the same: the best open frames that keep the gap are the pool, the strategy ranks them, and
+its picks are taken until one would break a ceiling; the slice of that ceiling is closed, and the step goes on without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mining.candidates import Eligible, reach_us
+from mining.config import SelectConfig
+from mining.signals.quality import hamming
+from mining.strategies import STRATEGIES, Candidates
+from mining.types import FloatArray
+
+Rows = NDArray[np.int64]
+
+
+class Reader:
+    """What is read of a few frames only, when it is needed."""
+
+    def __init__(
+        self, embeddings: Callable[[Rows], FloatArray], boxes: Callable[[Rows], NDArray[np.float64]]
+    ) -> None:
+        """Both take [m] rows of ``Eligible`` and give what the tables hold, in the order of the rows."""
+        self._read, self.boxes = embeddings, boxes
+        self._slot: dict[int, int] = {}
+        self._vectors: FloatArray | None = None
+
+    def embeddings(self, rows: Rows) -> FloatArray:
+        """[m, d] embeddings; each is read once."""
+        missing = [row for row in rows.tolist() if row not in self._slot]
+        if missing or self._vectors is None:
+            found = self._read(np.asarray(missing, np.int64))
+            self._slot.update(
+                zip(missing, range(len(self._slot), len(self._slot) + len(missing)), strict=True)
+            )
+            self._vectors = found if self._vectors is None else np.concatenate([self._vectors, found])
+        return self._vectors[[self._slot[row] for row in rows.tolist()]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One round of choosing, for those who ask why a frame is not in the batch."""
+
+    slice: str | None
+    """The floor that it fills; None for the rest of the budget."""
+    wanted: int
+    pool: int
+    """Frames that the strategy could pick from."""
+    least_hardness: float | None
+    """Of the pool's frames."""
+    picked: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReport:
+    """How a slice came out."""
+
+    name: str
+    floor: int
+    ceiling: int
+    eligible: int
+    chosen: int
+    lack: str | None
+    """Why it holds fewer frames than its floor, or more than its ceiling; None where it does not."""
+
+
+@dataclass(slots=True)
+class Chosen:
+    """A batch: rows of ``Eligible`` in the order of choice, with how each came in."""
+
+    rows: list[int] = field(default_factory=list)
+    arm: list[str] = field(default_factory=list)
+    slice: list[str | None] = field(default_factory=list)
+    distance: list[float] = field(default_factory=list)
+    """To the nearest frame taken before; NaN for none, and for the random arm."""
+    boxes: list[float] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    slices: list[SliceReport] = field(default_factory=list)
+    cost: float = 0.0
+    stopped_by_cost: bool = False
+
+
+class _Choice:
+    """The state of one choice: what is taken, and what that leaves open."""
+
+    def __init__(self, frames: Eligible, select: SelectConfig, taken: FloatArray, read: Reader) -> None:
+        self.frames, self.select, self.read = frames, select, read
+        self.taken = taken
+        self.chosen = Chosen()
+        self.counts: Counter[tuple[int, int]] = Counter()
+        """(quota, slice) -> frames of the batch in it."""
+        n = len(frames)
+        order = np.lexsort((frames.at_us, frames.camera))
+        self.place = np.empty(n, np.int64)
+        """[n] position in order of camera and time."""
+        self.place[order] = np.arange(n)
+        self.first, self.last = _within_reach(
+            frames.camera[order], frames.at_us[order], reach_us(select.min_gap_s)
+        )
+        """[n] by place: places from ``first`` up to, not including, ``last`` lie within the gap."""
+        self.blocked = bytearray(n)
+        """[n] by place: within the gap of a frame of the batch."""
+        self.lacks: dict[tuple[int, int], str] = {}
+        """Why a slice is short of its floor."""
+        self.repeats = np.zeros(n, bool)
+        """[n] known to show the same picture as a frame of the batch."""
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def fill(self, wanted: int, slice_of: tuple[int, int] | None) -> None:
+        """Choose ``wanted`` frames, of one slice or of all, as far as there are any."""
+        select, chosen = self.select, self.chosen
+        while wanted > 0 and not chosen.stopped_by_cost:
+            pool = self.walk(np.flatnonzero(self.open(slice_of)), math.ceil(wanted * select.pool_factor))
+            if not len(pool):
+                return
+            embeddings = self.read.embeddings(pool)
+            picks = STRATEGIES[select.strategy](
+                Candidates(
+                    frame_id=self.frames.names(pool),
+                    hardness=self.frames.hardness[pool],
+                    embeddings=embeddings,
+                    taken=self.taken,
+                ),
+                wanted,
+                select.seed,
+            )
+            rows = pool[picks.index]
+            boxes = self.read.boxes(rows)
+            name = None if slice_of is None else self.name(slice_of)
+            fits = self.fitting(rows, boxes)
+            for i in range(fits):
+                self.take(int(rows[i]), "mined", name, float(picks.distance_to_nearest[i]), float(boxes[i]))
+            self.taken = np.concatenate([self.taken, embeddings[picks.index[:fits]]])
+            chosen.steps.append(Step(name, wanted, len(pool), float(self.frames.hardness[pool].min()), fits))
+            wanted -= fits
+
+    def draw(self, wanted: int) -> None:
+        """Draw the random arm: blindly, from all eligible frames; only gap and repeated pictures are looked at."""
+        cost = self.select.cost
+        rows = self.walk(np.argsort(self.frames.draw, kind="stable"), wanted)
+        boxes = self.read.boxes(rows)
+        taken = []
+        for row, expected in zip(rows.tolist(), boxes.tolist(), strict=True):
+            # The frame that passes the limit is in: to leave it out would favour frames of few boxes.
+            if cost.limit is not None and self.chosen.cost >= cost.limit * self.select.random_share:
+                break
+            self.take(row, "random", None, math.nan, expected)
+            taken.append(row)
+        self.taken = np.concatenate([self.taken, self.read.embeddings(np.asarray(taken, np.int64))])
+
+    def walk(self, order: Rows, count: int) -> Rows:
+        """Walk down ``order`` and keep frames that keep the gap to the batch and to each other, until there are ``count``.
+
+        Repeated pictures are passed over: those that look like a frame of the batch or like one that was kept before.
+        """
+        blocked, place = bytearray(self.blocked), self.place
+        kept = np.empty(0, np.int64)
+        position = 0
+        while len(kept) < count and position < len(order):
+            found: list[int] = []
+            while len(found) < count - len(kept) and position < len(order):
+                row = int(order[position])
+                position += 1
+                at = int(place[row])
+                if blocked[at] or self.repeats[row]:
+                    continue
+                first, last = int(self.first[at]), int(self.last[at])
+                blocked[first:last] = b"\1" * (last - first)
+                found.append(row)
+            kept = np.concatenate([kept, self.distinct(np.asarray(found, np.int64), kept)])
+        return kept
+
+    def distinct(self, rows: Rows, kept: Rows) -> Rows:
+        """Leave out rows that show the same picture as the batch, as ``kept``, or as a row before them."""
+        bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
+        if bits < 0 or not len(rows):
+            return rows
+        batch = np.asarray(self.chosen.rows, np.int64)
+        everything = np.concatenate([batch, kept, rows])
+        hashes = self.frames.perceptual_hash[everything]
+        embeddings = self.read.embeddings(everything)
+        good = np.ones(len(everything), bool)
+        for i in range(len(batch) + len(kept), len(everything)):  # each step is one vectorised comparison
+            near = np.flatnonzero(good[:i] & (hamming(hashes[:i], hashes[i]) <= bits))
+            same = near[np.linalg.norm(embeddings[near] - embeddings[i], axis=1) <= apart]
+            good[i] = not len(same)
+            self.repeats[everything[i]] = bool((same < len(batch)).any())
+        return everything[len(batch) + len(kept) :][good[len(batch) + len(kept) :]]
+
+    # -- quotas ----------------------------------------------------------------------------------------------------
+
+    def open(self, slice_of: tuple[int, int] | None) -> NDArray[np.bool_]:
+        """[n] frames of the slice that are in no slice whose ceiling is reached."""
+        is_open = np.ones(len(self.frames), bool)
+        if slice_of is not None:
+            is_open = self.frames.slices[:, slice_of[0]] == slice_of[1]
+        for q, quota in enumerate(self.select.quota):
+            ceiling = quota.ceiling(self.select.budget)
+            full = [s for s in range(len(self.frames.slice_names[q])) if self.counts[q, s] >= ceiling]
+            if full:
+                is_open &= ~np.isin(self.frames.slices[:, q], full)
+        return is_open
+
+    def fitting(self, rows: Rows, boxes: NDArray[np.float64]) -> int:
+        """How many of the first rows can be taken before one breaks a ceiling or the limit of cost."""
+        counts, cost = self.counts.copy(), self.chosen.cost
+        ceilings = [quota.ceiling(self.select.budget) for quota in self.select.quota]
+        for i, row in enumerate(rows.tolist()):
+            cost += self.cost_of(float(boxes[i]))
+            if self.select.cost.limit is not None and cost > self.select.cost.limit + 1e-9:
+                self.chosen.stopped_by_cost = True
+                return i
+            for q, s in enumerate(self.frames.slices[row].tolist()):
+                counts[q, s] += 1
+                if s >= 0 and counts[q, s] > ceilings[q]:
+                    return i
+        return len(rows)
+
+    def floors(self) -> list[tuple[int, int]]:
+        """Slices that lack frames, the scarcest first: the fewest eligible frames for each that is wanted."""
+        lacking = []
+        for q, quota in enumerate(self.select.quota):
+            floor = quota.floor(self.select.budget)
+            for s in range(len(self.frames.slice_names[q])):
+                if self.counts[q, s] < floor:
+                    lacking.append((int((self.frames.slices[:, q] == s).sum()) / floor, q, s))
+        return [(q, s) for _, q, s in sorted(lacking)]
+
+    def report(self) -> list[SliceReport]:
+        """Say how each slice came out, and why it lacks what it lacks."""
+        budget, found = self.select.budget, []
+        for q, quota in enumerate(self.select.quota):
+            floor, ceiling = quota.floor(budget), quota.ceiling(budget)
+            for s in range(len(self.frames.slice_names[q])):
+                chosen = self.counts[q, s]
+                lack = self.lacks.get((q, s)) if chosen < floor else None
+                if chosen > ceiling:
+                    lack = f"the random arm, which no quota touches, drew {chosen}"
+                eligible = int((self.frames.slices[:, q] == s).sum())
+                found.append(SliceReport(self.name((q, s)), floor, ceiling, eligible, chosen, lack))
+            if (
+                quota.where is not None and not self.frames.slice_names[q]
+            ):  # a condition that no frame fulfils
+                lack = "no frame of it is eligible" if floor else None
+                found.append(SliceReport(quota.title, floor, ceiling, 0, 0, lack))
+        return found
+
+    def lack(self, slice_of: tuple[int, int], floor: int) -> str:
+        """Why a slice is short of its floor, when no more can be done for it."""
+        inside = self.frames.slices[:, slice_of[0]] == slice_of[1]
+        inside[np.asarray(self.chosen.rows, np.int64)] = False
+        eligible = int(inside.sum()) + self.counts[slice_of]
+        if eligible < floor:
+            return f"only {eligible} frames of it are eligible"
+        if self.chosen.stopped_by_cost:
+            return "the limit of cost was reached"
+        if len(self.chosen.rows) >= self.select.budget:
+            return "the budget was used up: the floors ask for more than it holds"
+        near = int(np.frombuffer(self.blocked, np.uint8)[self.place[inside]].sum())
+        closed = int((inside & ~self.open(None)).sum())
+        parts = [
+            f"{eligible} frames of it are eligible",
+            f"{near} within {self.select.min_gap_s:g} s of a chosen frame" if near else "",
+            f"{closed} in slices that are full" if closed else "",
+            f"{int(inside.sum()) - near - closed} show the same picture as a chosen frame"
+            if int(inside.sum()) > near + closed
+            else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def name(self, slice_of: tuple[int, int]) -> str:
+        """What a slice is called: the quota's title, with the value where it has many slices."""
+        q, s = slice_of
+        quota, value = self.select.quota[q], self.frames.slice_names[q][s]
+        return quota.title if quota.where is not None else f"{quota.title} = {value}"
+
+    # -- taking ----------------------------------------------------------------------------------------------------
+
+    def cost_of(self, boxes: float) -> float:
+        """What labeling a frame of so many boxes costs."""
+        return self.select.cost.per_frame + self.select.cost.per_box * boxes
+
+    def take(self, row: int, arm: str, slice_name: str | None, distance: float, boxes: float) -> None:
+        """Put a frame into the batch."""
+        chosen, at = self.chosen, int(self.place[row])
+        chosen.rows.append(row)
+        chosen.arm.append(arm)
+        chosen.slice.append(slice_name)
+        chosen.distance.append(distance)
+        chosen.boxes.append(boxes)
+        chosen.cost += self.cost_of(boxes)
+        first, last = int(self.first[at]), int(self.last[at])
+        self.blocked[first:last] = b"\1" * (last - first)
+        for q, s in enumerate(self.frames.slices[row].tolist()):
+            if s >= 0:
+                self.counts[q, s] += 1
+
+
+def choose(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Reader) -> Chosen:
+    """Choose a batch.
+
+    Args:
+        frames: that may be chosen.
+        select: budget, gap, quotas, cost, strategy.
+        taken: [m, d] embeddings of frames that earlier batches hold; the strategy keeps away from them.
+        read: embeddings and boxes of some frames.
+    """
+    choice = _Choice(frames, select, taken, read)
+    choice.draw(round(select.budget * select.random_share))
+    for slice_of in choice.floors():
+        floor = select.quota[slice_of[0]].floor(select.budget)
+        # Frames of other slices may have come into this one meanwhile.
+        lacking = floor - choice.counts[slice_of]
+        choice.fill(min(lacking, select.budget - len(choice.chosen.rows)), slice_of)
+        if choice.counts[slice_of] < floor:
+            choice.lacks[slice_of] = choice.lack(slice_of, floor)
+    choice.fill(select.budget - len(choice.chosen.rows), None)
+    choice.chosen.slices = choice.report()
+    return choice.chosen
+
+
+def _within_reach(
+    camera: NDArray[np.int32], at_us: NDArray[np.int64], reach: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[n] first and one past the last position of the same camera at most ``reach`` away; input in order of both."""
+    first = np.empty(len(camera), np.int64)
+    last = np.empty(len(camera), np.int64)
+    borders = np.flatnonzero(np.diff(camera, prepend=-1, append=-1))
+    for a, b in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        times = at_us[a:b]
+        first[a:b] = a + np.searchsorted(times, times - reach, side="left")
+        last[a:b] = a + np.searchsorted(times, times + reach, side="right")
+    return first, last
