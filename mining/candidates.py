@@ -25,6 +25,8 @@ class Eligible:
     """[n]"""
     hardness: FloatArray
     """[n] in 0..1."""
+    priority: NDArray[np.float64]
+    """[n] value of ``order_by``, falling; NaN where it is no number."""
     draw: NDArray[np.uint64]
     """[n] a number that depends on nothing but the seed and the frame: the order of a blind draw."""
     camera: NDArray[np.int32]
@@ -111,6 +113,7 @@ def eligible_frames(
                 "perceptual_hash",
                 duckdb.SQLExpression(select.stratify_by).cast("VARCHAR").alias("stratum"),
                 duckdb.SQLExpression(order_of(select)).alias("priority"),
+                duckdb.SQLExpression(f"TRY_CAST(({order_of(select)}) AS DOUBLE)").alias("value"),
                 *(quota.alias(f"slice_{i}") for i, quota in enumerate(quotas)),
             )
             .order("priority DESC NULLS LAST, frame_id")
@@ -122,6 +125,7 @@ def eligible_frames(
     return Eligible(
         frame_id=table["frame_id"].combine_chunks(),
         hardness=table["hardness"].to_numpy(),
+        priority=np.asarray(table["value"].to_numpy(), np.float64),
         draw=table["draw"].to_numpy(),
         camera=_numbered(table["camera"])[0],
         at_us=table["at_us"].to_numpy(),
@@ -152,13 +156,20 @@ def query(
         {"exclude": select.exclude_chosen},
     )
     parameters = {"committee_id": committee.committee_id, "reach_us": reach_us(select.min_gap_s)}
-    found = con.sql(sql_file("candidates"), params=parameters)
-    if len(examples):
-        con.register("examples", pa.table({"example": pa.array(examples.tolist(), pa.list_(pa.float32()))}))
-        # Vectors have length 1: their inner product is the cosine.
-        likeness = "(SELECT greatest(max(list_inner_product(embedding, example)), 0)::FLOAT FROM examples) AS likeness"
-        found = found.select(f"*, {likeness}")
+    found = with_likeness(con, con.sql(sql_file("candidates"), params=parameters), examples)
     return found.filter(duckdb.SQLExpression(select.where))
+
+
+def with_likeness(
+    con: duckdb.DuckDBPyConnection, frames: duckdb.DuckDBPyRelation, examples: FloatArray
+) -> duckdb.DuckDBPyRelation:
+    """Add the column ``likeness``, the cosine to the nearest of ``examples`` [m, d], where there are any."""
+    if not len(examples):
+        return frames
+    con.register("examples", pa.table({"example": pa.array(examples.tolist(), pa.list_(pa.float32()))}))
+    # Vectors have length 1: their inner product is the cosine.
+    cosine = "(SELECT max(list_inner_product(embedding, example)) FROM examples)"
+    return frames.select(f"*, greatest({cosine}, 0)::FLOAT AS likeness")
 
 
 def read_embeddings(

@@ -56,8 +56,10 @@ class Step:
     wanted: int
     pool: int
     """Frames that the strategy could pick from."""
-    least_hardness: float | None
-    """Of the pool's frames."""
+    least_priority: float | None
+    """Of the pool's frames; None where ``order_by`` gives no numbers."""
+    least_value: float | None
+    """Hardness x distance of its last pick; None without a pick or a frame to be distant from."""
     picked: int
 
 
@@ -142,7 +144,17 @@ class _Choice:
             for i in range(fits):
                 self.take(int(rows[i]), "mined", name, float(picks.distance_to_nearest[i]), float(boxes[i]))
             self.taken = np.concatenate([self.taken, embeddings[picks.index[:fits]]])
-            chosen.steps.append(Step(name, wanted, len(pool), float(self.frames.hardness[pool].min()), fits))
+            value = self.frames.hardness[rows[fits - 1]] * chosen.distance[-1] if fits else math.nan
+            chosen.steps.append(
+                Step(
+                    slice=name,
+                    wanted=wanted,
+                    pool=len(pool),
+                    least_priority=_number(self.frames.priority[pool].min()),
+                    least_value=_number(value),
+                    picked=fits,
+                )
+            )
             wanted -= fits
 
     def draw(self, wanted: int) -> None:
@@ -328,6 +340,10 @@ def choose(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Read
     choice.fill(select.budget - len(choice.chosen.rows), None)
     choice.chosen.slices = choice.report()
     return choice.chosen
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _within_reach(

@@ -267,6 +267,47 @@ def sql(query: str, store_path: Path, output_format: str, output: Path | None) -
     ask.write(ask.query(store_path, query), output_format, output)
 
 
+@cli.command()
+@click.argument("frame_id")
+@_config_option
+@_set_option
+@_json_option
+@click.option("--batch", "batch_id", help="With respect to this batch; the newest where none is named.")
+def explain(
+    frame_id: str, config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None
+) -> None:
+    """Tell the whole story of a frame: what it is, why a batch holds it, or what it would have needed.
+
+    Example: mining explain 0c1d2e3f405162738495-0000042 --config night.toml
+    """
+    from mining import explain as explaining
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    story = explaining.explain(Store(config.store_path), config, frame_id, batch_id)
+    click.echo(json.dumps(story.as_dict(), default=str) if as_json else printable(story.text()))
+
+
+@cli.command()
+@click.argument("batches", nargs=2, metavar="BATCH BATCH")
+@click.option(
+    "--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder."
+)
+@_json_option
+def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
+    """Compare two batches: settings, arms, slices, drives, and the frames that only one holds.
+
+    Example: mining diff 2026-03-14-1f2e3d 2026-03-15-4a5b6c --store store
+    """
+    from dataclasses import asdict
+
+    from mining import explain as explaining
+    from mining.store import Store
+
+    found = explaining.diff(Store(store_path), *batches)
+    click.echo(json.dumps(asdict(found), default=str) if as_json else printable(found.text()))
+
+
 @cli.command("config")
 @click.option(
     "--config", "-c", "config_path", help="Check this file and print it with every default filled in."

@@ -49,7 +49,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     content = digest(scored, settings)
     batch_id = f"{scored[-1][:10]}-{content[:6]}"
     with store.connect() as con:
-        frames = candidates.eligible_frames(con, select, committee, wanted, _examples(config))
+        frames = candidates.eligible_frames(
+            con, select, committee, wanted, examples_of(store, config, committee)
+        )
         chosen = choose(frames, select, _taken(con, committee, select), _reader(con, frames, committee))
         tables = {
             "selections": _selections(con, batch_id, committee, frames, chosen, config),
@@ -62,7 +64,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         "select", date.fromisoformat(batch_id[:10]), batch_id, tables, digest=content,
         committee_id=committee.committee_id, budget=select.budget, eligible=len(frames), settings=settings,
         scored=scored, select=select.model_dump(), steps=[asdict(step) for step in chosen.steps],
-        cost=chosen.cost, recordings=wanted, chosen_at=datetime.now(UTC).isoformat(),
+        cost=chosen.cost, recordings=wanted, earlier=sorted(b for _, b in store.markers("select")), chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
     report.add(frames=len(chosen.rows), eligible=len(frames))
@@ -113,7 +115,8 @@ def _scored(
     return sorted(found), sorted(line for line, _ in found.values())
 
 
-def _examples(config: Config) -> FloatArray:
+def examples_of(store: Store, config: Config, committee: Committee) -> FloatArray:
+    """[m, d] embeddings of the frames and images that ``select.like`` names."""
     return np.empty((0, 1), np.float32)
 
 

@@ -30,6 +30,7 @@ def frames_of(seed: int, n: int) -> tuple[Eligible, Any, Any]:
     frames = Eligible(
         frame_id=pa.array([f"f{i:04}" for i in order], pa.string()),
         hardness=hardness[order],
+        priority=hardness[order].astype(np.float64),
         draw=rng.integers(0, 2**63, n).astype(np.uint64),
         camera=(np.arange(n) % 3)[order].astype(np.int32),
         at_us=(np.cumsum(rng.choice([1, 1, 1, 20], n)) * 500_000)[order],

@@ -1,0 +1,408 @@
+"""Why a frame is in a batch or not, and how two batches differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from mining import candidates
+from mining.committee import Committee, committee_of
+from mining.config import Config, SelectConfig
+from mining.select_batch import examples_of
+from mining.signals.quality import hamming
+from mining.store import Store, sql_file
+from mining.types import UsageError
+
+
+@dataclass(slots=True)
+class Story:
+    """What a person is told of a frame."""
+
+    frame_id: str
+    batch_id: str | None
+    chosen: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What it is: recording, time, place, state, hardness."""
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    """Of hardness: name, value, percentile, weight."""
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    """Boxes at the threshold by detector and class."""
+    history: list[str] = field(default_factory=list)
+    """Batches that hold it, and deliveries."""
+    verdict: list[str] = field(default_factory=list)
+    """Why it is in the batch; or each thing that kept it out, and what it would have needed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the story as JSON values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Tell it to a person."""
+        lines = [f"frame {self.frame_id}"]
+        lines += [f"  {name:14} {value}" for name, value in self.facts.items() if value is not None]
+        if self.signals:
+            lines.append("signals of hardness")
+            lines += [
+                f"  {s['signal']:28} {_shown(s['value']) or '-':>10}   {_percent(s['percentile']):>5}   weight {s['weight']:g}"
+                for s in self.signals
+            ]
+        if self.objects:
+            lines.append("seen at the threshold")
+            lines += [
+                f"  {o['detector']:20} {o['boxes']} {o['class']}, best {o['best']:.2f}" for o in self.objects
+            ]
+        if self.history:
+            lines += ["history", *(f"  {line}" for line in self.history)]
+        if self.batch_id is None:
+            lines.append("no batch has been chosen yet")
+        else:
+            lines.append(f"batch {self.batch_id}: {'chosen' if self.chosen else 'not chosen'}")
+            lines += [f"  {line}" for line in self.verdict]
+        return "\n".join(lines)
+
+
+def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = None) -> Story:
+    """Tell the story of a frame with respect to a batch, the committee's newest where none is named.
+
+    Raises:
+        UsageError: no such frame or batch.
+    """
+    committee = committee_of(config)
+    batch_id, marker = batch_of(store, committee, batch_id)
+    with store.connect() as con:
+        ask = {"committee_id": committee.committee_id, "frame_id": frame_id}
+        found = con.sql(sql_file("explain_frame"), params=ask).to_arrow_table().to_pylist()
+        if not found:
+            raise UsageError(
+                f"no frame is called {frame_id!r} in {store.root}; `mining sql` lists them: SELECT frame_id FROM frames"
+            )
+        frame = found[0]
+        story = Story(frame_id, batch_id)
+        story.facts = _facts(frame)
+        story.signals = _signals(con, config, ask)
+        story.objects = _objects(con, committee, frame_id)
+        story.history = _history(con, frame_id)
+        if batch_id is not None:
+            chosen = con.sql(
+                "SELECT * FROM selections WHERE batch_id = $b AND frame_id = $f",
+                params={"b": batch_id, "f": frame_id},
+            ).to_arrow_table().to_pylist()  # fmt: skip
+            story.chosen = bool(chosen)
+            if chosen:
+                row = chosen[0]
+                story.verdict = [f"rank {row['rank']} of the {row['arm']} arm: {row['reason']}"]
+            else:
+                story.verdict = _kept_out(con, store, config, committee, frame, batch_id, marker)
+    return story
+
+
+def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Find a batch and its marker: the named one, or the committee's newest; (None, {}) where there is none yet."""
+    batches = {name: marker for (_, name), marker in store.markers("select").items()}
+    if batch_id is not None:
+        if batch_id not in batches:
+            known = ", ".join(sorted(batches)[-5:]) or "none yet"
+            raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
+        return batch_id, batches[batch_id]
+    own = [
+        (marker["chosen_at"], name)
+        for name, marker in batches.items()
+        if marker["committee_id"] == committee.committee_id
+    ]
+    return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
+
+
+def _facts(frame: dict[str, Any]) -> dict[str, Any]:
+    place = frame["latitude_deg"], frame["longitude_deg"]
+    return {
+        "recording": frame["uri"],
+        "drive": frame["drive_id"],
+        "vehicle": frame["vehicle_id"],
+        "camera": frame["camera"],
+        "frame index": frame["frame_index"],
+        "captured at": frame["captured_at"],
+        "speed": None if frame["speed_mps"] is None else f"{frame['speed_mps']:.1f} m/s",
+        "place": None if None in place else f"{place[0]:.5f}, {place[1]:.5f}",
+        "tags": ", ".join(f"{k}: {v}" for k, v in frame["tags"] or []) or None,
+        "luma mean": _shown(frame["luma_mean"]),
+        "state": frame["status"] if frame["error"] is None else f"{frame['status']}: {frame['error']}",
+        "hardness": _shown(frame["hardness"]),
+    }
+
+
+def _signals(con: duckdb.DuckDBPyConnection, config: Config, ask: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = con.sql(
+        "SELECT * FROM scores WHERE committee_id = $committee_id AND frame_id = $frame_id", params=ask
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    weights = sorted(config.score.hardness.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        {"signal": name, "value": row[name], "percentile": row[f"{name}_pct"], "weight": weight}
+        for row in rows
+        for name, weight in weights
+    ]
+
+
+def _objects(con: duckdb.DuckDBPyConnection, committee: Committee, frame_id: str) -> list[dict[str, Any]]:
+    con.register("members", candidates.members_table(committee))
+    return con.sql(
+        'SELECT d.detector, d."class", count(*) AS boxes, max(d.confidence) AS best FROM detections AS d '
+        "JOIN members AS m ON m.detector = d.detector AND d.confidence >= m.threshold "
+        "WHERE d.frame_id = $f AND d.committee_id = $c GROUP BY ALL ORDER BY d.detector, boxes DESC, d.\"class\"",
+        params={"f": frame_id, "c": committee.committee_id},
+    ).to_arrow_table().to_pylist()  # fmt: skip
+
+
+def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
+    chosen = con.sql(
+        "SELECT batch_id, arm, rank FROM selections WHERE frame_id = $f ORDER BY batch_id", params={"f": frame_id}
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    sent = con.sql(
+        "SELECT DISTINCT batch_id, status, error, image_uri FROM exports WHERE frame_id = $f ORDER BY ALL",
+        params={"f": frame_id},
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    return [
+        *(f"chosen for {row['batch_id']}, rank {row['rank']} of the {row['arm']} arm" for row in chosen),
+        *(
+            f"delivered in {row['batch_id']}: {row['image_uri']}"
+            if row["status"] == "ok"
+            else f"not delivered in {row['batch_id']}: {row['error']}"
+            for row in sent
+        ),
+    ]
+
+
+def _kept_out(
+    con: duckdb.DuckDBPyConnection,
+    store: Store,
+    config: Config,
+    committee: Committee,
+    frame: dict[str, Any],
+    batch_id: str,
+    marker: dict[str, Any],
+) -> list[str]:
+    """Each thing that kept a frame out of a batch, in the order in which ``choose`` looks at them."""
+    if marker["committee_id"] != committee.committee_id:
+        return [
+            f"the batch was chosen by committee {marker['committee_id']}: explain it with the config that chose it"
+        ]
+    if frame["hardness"] is None:
+        what = "was not looked at yet" if frame["status"] is None else f"has no score ({frame['error']})"
+        return [f"it {what}: run `mining run`, or see the reason above"]
+    if frame["recording_id"] not in marker["recordings"]:
+        return ["its recording was not among those that the batch was chosen from: it was scored later, or lies outside "
+                "footage.paths"]  # fmt: skip
+    select = SelectConfig.model_validate(marker["select"])
+    with_own = config.model_copy(update={"select": select})
+    examples = examples_of(store, with_own, committee)
+    this = candidates.with_likeness(
+        con,
+        con.sql(
+            "FROM mined WHERE frame_id = $f AND committee_id = $c",
+            params={"f": frame["frame_id"], "c": committee.committee_id},
+        ),
+        examples,
+    )
+    found: list[str] = []
+    if not len(this.filter(duckdb.SQLExpression(select.where)).select("frame_id").fetchall()):
+        found.append(f"it does not fulfil select.where: {select.where}")
+    found += _earlier(con, select, frame, batch_id, marker)
+    batch = con.sql(sql_file("batch_neighbours"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
+    found += _too_near(select, frame, batch)
+    found += _full_slices(con, this, select, batch_id)
+    found += _repeated(select, frame, batch)
+    if found:
+        return found
+    return _not_picked(this, select, frame, batch, marker)
+
+
+def _earlier(
+    con: duckdb.DuckDBPyConnection,
+    select: SelectConfig,
+    frame: dict[str, Any],
+    batch_id: str,
+    marker: dict[str, Any],
+) -> list[str]:
+    if not select.exclude_chosen:
+        return []
+    rows = con.sql(
+        "SELECT s.batch_id, s.frame_id, abs(epoch_us(f.captured_at) - epoch_us($at::TIMESTAMPTZ)) / 1e6 AS apart_s "
+        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE f.drive_id = $d AND f.camera = $c "
+        "AND s.batch_id = ANY($earlier::VARCHAR[]) ORDER BY apart_s, s.batch_id LIMIT 1",
+        params={"at": frame["captured_at"], "d": frame["drive_id"], "c": frame["camera"],
+                "earlier": marker["earlier"]},
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    if not rows or rows[0]["apart_s"] * 1e6 > candidates.reach_us(select.min_gap_s):
+        return []
+    row = rows[0]
+    where = "is" if row["frame_id"] == frame["frame_id"] else f"lies {row['apart_s']:.2f} s from"
+    return [
+        f"it {where} frame {row['frame_id']} of the earlier batch {row['batch_id']} (select.exclude_chosen)"
+    ]
+
+
+def _too_near(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[str, Any]]) -> list[str]:
+    at_us = int(frame["captured_at"].timestamp() * 1e6)
+    near = [
+        (abs(row["at_us"] - at_us), row)
+        for row in batch
+        if (row["drive_id"], row["camera"]) == (frame["drive_id"], frame["camera"])
+        and abs(row["at_us"] - at_us) <= candidates.reach_us(select.min_gap_s)
+    ]
+    return [
+        f"it lies {apart / 1e6:.2f} s from the chosen frame {row['frame_id']} ({row['arm']}, hardness "
+        f"{row['hardness']:.2f}): it would have needed to be harder than that one (it has {frame['hardness']:.2f}), or "
+        f"select.min_gap_s of at most {apart / 1e6:g}"
+        for apart, row in sorted(near, key=lambda pair: (pair[0], pair[1]["frame_id"]))
+    ]
+
+
+def _repeated(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[str, Any]]) -> list[str]:
+    if select.max_duplicate_bits < 0:
+        return []
+    found = []
+    for row in batch:
+        if row["embedding"] is None:
+            continue
+        bits = int(
+            hamming(np.array([row["perceptual_hash"]], np.uint64), np.uint64(frame["perceptual_hash"]))[0]
+        )
+        distance = float(np.linalg.norm(np.subtract(row["embedding"], frame["embedding"])))
+        if bits <= select.max_duplicate_bits and distance <= select.max_duplicate_distance:
+            found.append(
+                f"it shows the same picture as the chosen frame {row['frame_id']} ({bits} bits of the perceptual hash and "
+                f"{distance:.3f} of the embedding apart): only one is kept"
+            )
+    return found
+
+
+def _full_slices(
+    con: duckdb.DuckDBPyConnection, this: duckdb.DuckDBPyRelation, select: SelectConfig, batch_id: str
+) -> list[str]:
+    rows = con.sql(
+        "SELECT slice, ceiling FROM slices WHERE batch_id = $b AND chosen >= ceiling", params={"b": batch_id}
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    full = {row["slice"]: row["ceiling"] for row in rows}
+    found = []
+    for quota in select.quota:
+        expression = duckdb.SQLExpression(quota.where or f"({quota.by})::VARCHAR")
+        value = this.select(expression).fetchall()[0][0]
+        name = quota.title if quota.where is not None else f"{quota.title} = {value}"
+        if value not in (None, False) and name in full:
+            found.append(f"the slice {name} was full with {full[name]} frames")
+    return found
+
+
+def _not_picked(
+    this: duckdb.DuckDBPyRelation,
+    select: SelectConfig,
+    frame: dict[str, Any],
+    batch: Sequence[dict[str, Any]],
+    marker: dict[str, Any],
+) -> list[str]:
+    """It was eligible, and others were better: outside the pool, or passed over by the strategy."""
+    order = candidates.order_of(select)
+    steps = [step for step in marker["steps"] if step["slice"] is None]
+    if not steps:
+        return [
+            "the floors of select.quota used up the budget, and it is in none of their slices that lacked frames"
+        ]
+    value = this.select(duckdb.SQLExpression(f"TRY_CAST(({order}) AS DOUBLE)")).fetchall()[0][0]
+    border = min((s["least_priority"] for s in steps if s["least_priority"] is not None), default=None)
+    if value is not None and border is not None and value < border:
+        return [
+            f"{order} is {value:.4g}, below the pool of the best {sum(s['pool'] for s in steps)}: it would have needed "
+            f"{border:.4g}, or a larger select.pool_factor (now {select.pool_factor:g})"
+        ]
+    vectors = [row["embedding"] for row in batch if row["embedding"] is not None]
+    distance = np.linalg.norm(np.subtract(vectors, frame["embedding"]), axis=1)
+    nearest = float(distance.min())
+    last = steps[-1]["least_value"]
+    words = [
+        f"it was good enough for the pool, or lay within {select.min_gap_s:g} s of a frame that was, and the strategy "
+        f"{select.strategy} preferred others: the nearest chosen frame is {nearest:.2f} away"
+    ]
+    if select.strategy == "k_center" and last is not None:
+        words.append(
+            f"hardness x distance is {frame['hardness'] * nearest:.3f}; the last pick had {last:.3f}: at this distance it "
+            f"would have needed hardness {min(last / max(nearest, 1e-9), 99):.2f}"
+        )
+    return words
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two batches differ."""
+
+    batches: tuple[str, str]
+    frames: tuple[int, int]
+    common: int
+    settings: dict[str, tuple[Any, Any]]
+    """Keys of ``select`` that differ, with both values."""
+    measures: list[dict[str, Any]]
+    """Arms, drives and slices: name, frames in the first and in the second."""
+    mean_hardness: tuple[float | None, float | None]
+    only: tuple[list[str], list[str]]
+    """Frame ids, in order of rank."""
+
+    def text(self) -> str:
+        """Tell it to a person."""
+        one, two = self.batches
+        lines = [
+            f"{one}: {self.frames[0]} frames, mean hardness {_shown(self.mean_hardness[0]) or '-'}",
+            f"{two}: {self.frames[1]} frames, mean hardness {_shown(self.mean_hardness[1]) or '-'}",
+            f"{self.common} frames are in both",
+        ]
+        lines += [f"  select.{key}: {a!r} -> {b!r}" for key, (a, b) in self.settings.items()]
+        lines += [f"  {m['what']:40} {m['first']:6} -> {m['second']}" for m in self.measures]
+        for name, frames in zip(self.batches, self.only, strict=True):
+            more = f" and {len(frames) - 10} more" if len(frames) > 10 else ""
+            lines.append(f"only in {name}: {', '.join(frames[:10]) or 'none'}{more}")
+        return "\n".join(lines)
+
+
+def diff(store: Store, one: str, two: str) -> Difference:
+    """Compare two batches of a store, whatever committee chose them."""
+    batches = {name: marker for (_, name), marker in store.markers("select").items()}
+    for name in (one, two):
+        if name not in batches:
+            known = ", ".join(sorted(batches)[-5:]) or "none yet"
+            raise UsageError(f"no batch is called {name!r}; the latest: {known}")
+    before, after = (SelectConfig.model_validate(batches[name]["select"]).model_dump() for name in (one, two))
+    with store.connect() as con:
+        asked = {"one": one, "two": two}
+        rows = con.sql(
+            "SELECT batch_id, frame_id, hardness FROM selections WHERE batch_id IN ($one, $two) "
+            "ORDER BY arm, rank", params=asked,
+        ).to_arrow_table().to_pylist()  # fmt: skip
+        measures = con.sql(sql_file("diff"), params=asked).to_arrow_table().to_pylist()
+    frames = {name: [row["frame_id"] for row in rows if row["batch_id"] == name] for name in (one, two)}
+    hardness = {
+        name: [row["hardness"] for row in rows if row["batch_id"] == name and row["hardness"] is not None]
+        for name in (one, two)
+    }
+    first, second = set(frames[one]), set(frames[two])
+    return Difference(
+        batches=(one, two),
+        frames=(len(first), len(second)),
+        common=len(first & second),
+        settings={key: (before[key], after[key]) for key in before if before[key] != after[key]},
+        measures=measures,
+        mean_hardness=(_mean(hardness[one]), _mean(hardness[two])),
+        only=([f for f in frames[one] if f not in second], [f for f in frames[two] if f not in first]),
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _shown(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"

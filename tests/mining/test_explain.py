@@ -1,0 +1,149 @@
+"""Every frame has a story, and it is the true one: what it asks for, when given, brings the frame in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mining import explain, select_batch
+from mining.committee import Committee
+from mining.config import Config
+from mining.store import Store
+from mining.types import UsageError, frame_id
+from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
+
+RNG = np.random.default_rng(11)
+
+
+@pytest.fixture(autouse=True)
+def committee(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Committee(COMMITTEE, ("a", "b"), ("car",), (0.25, 0.25))
+    for module in (select_batch, explain):
+        monkeypatch.setattr(module, "committee_of", lambda _config: known)
+
+
+def config(**select: Any) -> Config:
+    return Config.model_validate_json(
+        json.dumps(
+            {
+                "footage": {"paths": ["x"]},
+                "detector": [{"weights": "a.pt"}],
+                "select": {"budget": 4, "random_share": 0.0, **select},
+            }
+        )
+    )
+
+
+def choose(store: Store, conf: Config, *recordings: str) -> str:
+    _, batch = select_batch.run(store, conf, recordings or [f"r{i}" for i in range(9)])
+    assert batch is not None
+    return batch
+
+
+def told(store: Store, conf: Config, recording: str, index: int, batch: str | None = None) -> str:
+    return explain.explain(store, conf, frame_id(recording, index), batch).text()
+
+
+def test_a_chosen_frame_tells_rank_and_reason(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.1, 0.95, 0.1], tags=(("city", "Oslo"),)))
+    batch = choose(store, config(budget=1))
+    story = explain.explain(store, config(), frame_id("r0", 1))
+    assert story.chosen
+    assert story.batch_id == batch
+    text = story.text()
+    for words in ("/r0.mp4", "city: Oslo", "2026-03-14 00:00:01", "rank 1 of the mined arm", "hardness 0.95",
+                  "presence_sum", "50 %", f"chosen for {batch}"):  # fmt: skip
+        assert words in text
+    assert json.loads(json.dumps(story.as_dict(), default=str))["signals"][0]["signal"] == "committee_errors"
+
+
+def test_each_thing_that_keeps_a_frame_out_is_named(tmp_path: Path) -> None:
+    same = RNG.normal(size=8)
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.9, 0.8, *[0.1] * 8], tags=(("city", "Oslo"),), hashes=[7, *range(100, 109)],
+              embeddings=[same, *RNG.normal(size=(9, 8))]),
+        Drive("r1", [0.7, *[0.2] * 9], hashes=[7, *range(2**40, 2**40 + 9)],
+              embeddings=[same, *RNG.normal(size=(9, 8))]),
+        Drive("r2", [0.6, *[0.6] * 9], drive_id="r2"),
+    )  # fmt: skip
+    conf = config(
+        budget=3, where="hardness > 0.15 AND frame_index < 9", strategy="top_k", pool_factor=1.0,
+        quota=[{"name": "drive", "by": "drive_id", "max": 2}],
+    )  # fmt: skip
+    choose(store, conf)
+    assert "1.00 s from the chosen frame r0-0000000" in told(store, conf, "r0", 1)
+    assert "at most 1" in told(store, conf, "r0", 1)
+    assert "does not fulfil select.where" in told(store, conf, "r0", 5)
+    assert "same picture as the chosen frame r0-0000000" in told(store, conf, "r1", 0)
+    assert "the slice drive = r2 was full with 2 frames" in told(store, conf, "r2", 7)
+    assert "hardness is 0.2, below the pool" in told(store, conf, "r1", 8)
+    with pytest.raises(UsageError, match="no frame is called 'nope'"):
+        explain.explain(store, conf, "nope")
+    with pytest.raises(UsageError, match="no batch is called"):
+        explain.explain(store, conf, frame_id("r0", 0), "2026-01-01-abcdef")
+
+
+def test_what_a_frame_would_have_needed_brings_it_in(tmp_path: Path) -> None:
+    """Take the gap, then the pool, that the story names: the frame is chosen."""
+    store = store_of(tmp_path, Drive("r0", [0.9, 0.1, 0.8, *[0.05] * 5]), Drive("r1", [0.5] * 8))
+    first = config(budget=2, strategy="top_k", pool_factor=1.0, exclude_chosen=False)
+    choose(store, first)
+    assert "select.min_gap_s of at most 2" in told(store, first, "r0", 2)
+    wider = config(budget=2, strategy="top_k", pool_factor=1.0, exclude_chosen=False, min_gap_s=2.0)
+    choose(store, wider)
+    assert "rank 2 of the mined arm" in told(store, wider, "r0", 2)
+
+
+def test_k_center_says_the_value_that_was_missing(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", RNG.uniform(0.5, 1, 40).tolist()))
+    conf = config(budget=5, min_gap_s=0.0, pool_factor=100.0)
+    batch = choose(store, conf)
+    with store.connect() as con:
+        chosen = {f for (f,) in con.execute("SELECT frame_id FROM selections").fetchall()}
+    left = next(i for i in range(40) if frame_id("r0", i) not in chosen)
+    text = told(store, conf, "r0", left, batch)
+    assert "hardness x distance is" in text
+    value, last = (
+        float(text.split(words)[1].split()[0].rstrip(";:")) for words in ("x distance is ", "last pick had ")
+    )
+    assert value <= last
+
+
+def test_an_earlier_batch_is_named(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.9, 0.8, *[0.1] * 8]))
+    first = choose(store, config(budget=1))
+    commit(store, Drive("r1", [0.5] * 5))
+    second = choose(store, config(budget=1))
+    assert f"lies 1.00 s from frame r0-0000000 of the earlier batch {first}" in told(
+        store, config(), "r0", 1, second
+    )
+    assert f"it is frame r0-0000000 of the earlier batch {first}" in told(store, config(), "r0", 0, second)
+    assert "was not among those" in told(store, config(), "r1", 2, first)
+
+
+def test_two_batches_are_compared(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", RNG.random(60).tolist()), Drive("r1", RNG.random(60).tolist()))
+    one = choose(store, config(budget=10, exclude_chosen=False))
+    two = choose(store, config(budget=12, exclude_chosen=False, strategy="top_k"))
+    found = explain.diff(store, one, two)
+    with store.connect() as con:
+        frames = {
+            b: {
+                f
+                for (f,) in con.execute("SELECT frame_id FROM selections WHERE batch_id = ?", [b]).fetchall()
+            }
+            for b in (one, two)
+        }
+    assert found.frames == (10, 12)
+    assert found.common == len(frames[one] & frames[two])
+    assert set(found.only[0]) == frames[one] - frames[two]
+    assert found.settings == {"budget": (10, 12), "strategy": ("k_center", "top_k")}
+    assert {m["what"]: (m["first"], m["second"]) for m in found.measures}["arm mined"] == (10, 12)
+    assert "select.budget: 10 -> 12" in found.text()
+    with pytest.raises(UsageError, match="no batch is called 'x'"):
+        explain.diff(store, one, "x")
