@@ -16,6 +16,7 @@ from mining.types import MiningError, UsageError
 
 if TYPE_CHECKING:
     from mining.config import Config
+    from mining.types import StageReport
 
 # A shared library that OpenCV's wheel expects of the system -> the Debian package that brings it.
 _DEBIAN_PACKAGES = {
@@ -151,14 +152,19 @@ def _stage_command(name: str, text: str, example: str) -> None:
     def command(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
         from mining import pipeline
 
-        report = pipeline.run_stage(name, _load(config_path, overrides))
-        _show_problems(report.problems)
-        if as_json:
-            from dataclasses import asdict
+        _show_stage(pipeline.run_stage(name, _load(config_path, overrides)), as_json)
 
-            click.echo(json.dumps(asdict(report), default=str))
-        else:
-            click.echo(printable(pipeline.one_line(report)))
+
+def _show_stage(report: StageReport, as_json: bool) -> None:
+    from mining import pipeline
+
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(report), default=str))
+    else:
+        _show_problems(report.problems)
+        click.echo(printable(pipeline.one_line(report)))
 
 
 _stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
@@ -167,7 +173,30 @@ _stage_command(
     "score", "Compute signals and hardness from the detections.", "mining score --config night.toml"
 )
 _stage_command("scenes", "Find runs of hard frames.", "mining scenes --config night.toml")
-_stage_command("select", "Choose a batch.", "mining select --config night.toml --set select.budget=500")
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--store", "stores", multiple=True, type=click.Path(path_type=Path),
+    help="Another site's store, whose frames are candidates too; may be given again.",
+)  # fmt: skip
+def select(config_path: str, overrides: tuple[str, ...], as_json: bool, stores: tuple[Path, ...]) -> None:
+    """Choose a batch. Exit code 2 where no frame could be chosen.
+
+    Example: mining select --config night.toml --set select.budget=500
+    """
+    from mining import pipeline
+
+    if stores:
+        listed = json.dumps([str(store.absolute()) for store in stores])
+        overrides = (*overrides, f"select.other_stores={listed}")
+    report = pipeline.run_stage("select", _load(config_path, overrides))
+    _show_stage(report, as_json)
+    if not (report.done or report.unchanged):
+        raise click.exceptions.Exit(2)
 
 
 @cli.command()
@@ -201,7 +230,14 @@ def calibrate(
 @_set_option
 @_json_option
 @click.option("--batch", "batch_id", help="The batch; the newest where none is named.")
-def export(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None) -> None:
+@click.option(
+    "--chosen-in",
+    type=click.Path(path_type=Path),
+    help="The store that holds the batch, where another site chose it: this site's frames are written.",
+)
+def export(
+    config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None, chosen_in: Path | None
+) -> None:
     """Write a batch's images and manifests.
 
     Example: mining export --config night.toml --batch 2026-03-14-1f2e3d
@@ -209,8 +245,11 @@ def export(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id
     from dataclasses import asdict
 
     from mining import pipeline
+    from mining.store import Store
 
-    report, folder = pipeline.run_export(_load(config_path, overrides), batch_id)
+    report, folder = pipeline.run_export(
+        _load(config_path, overrides), batch_id, None if chosen_in is None else Store(chosen_in)
+    )
     _show_problems(report.problems)
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))

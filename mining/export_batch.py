@@ -40,8 +40,13 @@ def check(config: Config) -> None:
         raise UsageError(f"export.vendors: unknown {unknown[0]!r}; known: {', '.join(sorted(VENDORS))}")
 
 
-def run(store: Store, config: Config, batch_id: str) -> tuple[StageReport, Path]:
+def run(
+    store: Store, config: Config, batch_id: str, chosen_in: Store | None = None
+) -> tuple[StageReport, Path]:
     """Write the batch's folder. Returns where it lies; a folder that is there unchanged is left alone.
+
+    Frames of a batch that was chosen across sites are exported where their footage is: each site writes its own, and
+    ``chosen_in`` is the store that holds the choice where it is not ``store``.
 
     A delivery that is there is never thrown away: another one of the same batch takes its place only when every image
     could be had, and the old one stays beside it as ``BATCH.previous-N``.
@@ -49,9 +54,10 @@ def run(store: Store, config: Config, batch_id: str) -> tuple[StageReport, Path]
     report = StageReport("export")
     check(config)
     folder = config.path(config.export.to) / batch_id
-    chosen = [(where, marker) for where, marker in store.markers("select").items() if where[1] == batch_id]
+    batches = (chosen_in or store).markers("select")
+    chosen = [(where, marker) for where, marker in batches.items() if where[1] == batch_id]
     if not chosen:
-        known = ", ".join(sorted(key for _, key in store.markers("select"))[-5:]) or "none yet"
+        known = ", ".join(sorted(key for _, key in batches)[-5:]) or "none yet"
         raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
     (night, _), selected = chosen[0]
     committee = committee_of(config)
@@ -60,7 +66,15 @@ def run(store: Store, config: Config, batch_id: str) -> tuple[StageReport, Path]
             f"batch {batch_id} was chosen by committee {selected['committee_id']}, the config has "
             f"{committee.committee_id}: export with the config that chose it"
         )
-    rows = _batch_rows(store, batch_id)
+    rows = _batch_rows(store, chosen_in or store, batch_id)
+    if chosen_in is not None or selected["select"]["other_stores"]:
+        elsewhere = sum(row["uri"] is None for row in rows)
+        rows = [row for row in rows if row["uri"] is not None]
+        if elsewhere:
+            report.problems.append(
+                f"{elsewhere} frames of the batch are of other sites: run `mining export --batch {batch_id} "
+                "--chosen-in STORE` there"
+            )
     content = digest(_delivered(rows), config.export.model_dump(), str(folder), EXPORT_VERSION)
     exported = store.markers("export").get((night, batch_id), {})
     if exported.get("digest") == content and not exported["failed"] and folder.is_dir():
@@ -121,9 +135,14 @@ class _Written:
     height_px: int
 
 
-def _batch_rows(store: Store, batch_id: str) -> list[dict[str, Any]]:
+def _batch_rows(store: Store, chosen_in: Store, batch_id: str) -> list[dict[str, Any]]:
+    with chosen_in.connect() as con:
+        batch = con.sql(
+            "FROM selections WHERE batch_id = $batch_id", params={"batch_id": batch_id}
+        ).to_arrow_table()
     with store.connect() as con:
-        return con.sql(sql_file("batch"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
+        con.register("batch", batch)
+        return con.sql(sql_file("batch")).to_arrow_table().to_pylist()
 
 
 def _delivered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -118,14 +118,16 @@ def _run_one(name: str, store: Store, config: Config) -> StageReport:
     return _timed(lambda: stages[name](store, config, recordings))
 
 
-def run_export(config: Config, batch_id: str | None) -> tuple[StageReport, Path]:
-    """Export a batch, the newest where none is named."""
+def run_export(
+    config: Config, batch_id: str | None, chosen_in: Store | None = None
+) -> tuple[StageReport, Path]:
+    """Export a batch, the newest where none is named; ``chosen_in`` holds it where the config's store does not."""
     store = Store(config.store_path)
     if batch_id is None:
         committee_id = committee_of(config).committee_id
         chosen = [
             (marker["chosen_at"], name)
-            for (_, name), marker in store.markers("select").items()
+            for (_, name), marker in (chosen_in or store).markers("select").items()
             if marker["committee_id"] == committee_id
         ]
         if not chosen:
@@ -135,4 +137,4 @@ def run_export(config: Config, batch_id: str | None) -> tuple[StageReport, Path]
         batch_id = max(chosen)[1]
     name = batch_id
     with store.writing():
-        return _timed(lambda: export_batch.run(store, config, name))
+        return _timed(lambda: export_batch.run(store, config, name, chosen_in))
