@@ -7,7 +7,7 @@ SELECT
     r.height_px,
     r.frame_rate_hz,
     r.tags,
-    s.* EXCLUDE (frame_id, recording_id, night, status, error),
+    s.* EXCLUDE (frame_id, recording_id, drive_id, night, status, error),
     o.luma_mean,
     o.sharpness,
     o.overexposed_share,
