@@ -30,9 +30,7 @@ import pyarrow.parquet as pq
 
 from mining import views
 from mining.schemas import STORE_VERSION, TABLES
-from mining.types import MiningError, UsageError
-from mining.views import Nights
-from mining.views import sql_file as sql_file  # stages take it from here
+from mining.types import MiningError, Nights, UsageError
 
 # The tables that a stage commits together; written in this order.
 STAGE_TABLES: dict[str, tuple[str, ...]] = {
@@ -44,6 +42,7 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "export": ("exports",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
+sql_file = views.sql_file
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,180}")
 
 
@@ -168,9 +167,7 @@ class Store:
     def markers(self, stage: str) -> dict[tuple[date, str], dict[str, Any]]:
         """Read every commit of a stage: (night, key) -> what its marker says."""
         return {
-            (_date_of(path.parent.name), path.name.removesuffix(".json")): json.loads(
-                path.read_bytes()
-            )
+            (_date_of(path.parent.name), path.name.removesuffix(".json")): json.loads(path.read_bytes())
             for path in self._marker_files(stage)
         }
 
@@ -209,7 +206,9 @@ class Store:
             return
         for night in sorted(os.listdir(folder)):
             if night.startswith("night=") and (nights is None or nights[0] <= _date_of(night) <= nights[1]):
-                yield from ((night, name) for name in sorted(os.listdir(folder / night)) if name.endswith(".json"))
+                yield from (
+                    (night, name) for name in sorted(os.listdir(folder / night)) if name.endswith(".json")
+                )
 
     def _temporary(self, suffix: str) -> Path:
         folder = self.root / "tmp"

@@ -10,7 +10,6 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from mining.schemas import TABLES
-from mining.types import MiningError, UsageError
-
-Nights = tuple[date, date]
-"""The first and the last night, both included."""
+from mining.types import MiningError, Nights, UsageError
 
 # What each view is, as its comment in DuckDB says it.
 VIEW_DOCS = {
@@ -90,9 +86,7 @@ def connect(
 
 def script(stores: Sequence[Committed], *, nights: Nights | None = None) -> str:
     """Write the views and macros down as SQL that any DuckDB client runs, with absolute paths."""
-    files = {
-        table: [file.absolute() for file in committed(stores, table, nights)] for table in TABLES
-    }
+    files = {table: [file.absolute() for file in committed(stores, table, nights)] for table in TABLES}
     return "".join(f"{statement};\n" for statement in statements(files))
 
 
@@ -182,7 +176,9 @@ def _source(table: str, files: list[Path]) -> str:
         columns = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in TABLES[table])
         return f"SELECT {columns}, NULL::DATE AS night WHERE false"
     listed = ", ".join(quoted(str(file)) for file in files)
-    source = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
+    source = (
+        f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
+    )
     if table in _SAME_KEY_OTHER_ROWS and len({file.name for file in files}) < len(files):
         source += " QUALIFY row_number() OVER (PARTITION BY scene_id, committee_id) = 1"
     return source

@@ -30,7 +30,9 @@ def sun_elevation_deg(
     """
     days = (at_s - _J2000_S) / 86_400
     anomaly = np.radians(357.528 + 0.985_600_3 * days)
-    longitude = np.radians(280.460 + 0.985_647_4 * days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly))
+    longitude = np.radians(
+        280.460 + 0.985_647_4 * days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2 * anomaly)
+    )
     tilt = np.radians(23.439 - 0.000_000_4 * days)
     right_ascension = np.arctan2(np.cos(tilt) * np.sin(longitude), np.cos(longitude))
     declination = np.arcsin(np.sin(tilt) * np.sin(longitude))
