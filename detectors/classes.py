@@ -74,6 +74,9 @@ class ClassMap:
             raise DetectorError(f"{source}: 'fleet' must be a list of at least one class name")
         if not all(isinstance(name, str) and name.strip() for name in fleet):
             raise DetectorError(f"{source}: 'fleet' must hold names only, got {list(fleet)!r}")
+        listed = [name for name in fleet if "," in name]
+        if listed:
+            raise DetectorError(f"{source}: 'fleet' name {listed[0]!r} must not hold a comma")
         repeated = [name for name in fleet if sum(normalise(name) == normalise(other) for other in fleet) > 1]
         if repeated:
             raise DetectorError(f"{source}: 'fleet' names {repeated[0]!r} twice")

@@ -8,7 +8,6 @@ score covers its reference.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -31,9 +30,7 @@ from mining.score_frames import (
     units_of,
 )
 from mining.store import Store
-from mining.types import MiningError, UsageError
-
-_NIGHTS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
+from mining.types import MiningError, UsageError, nights_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ def run(
 
 def _recordings(store: Store, nights: str | None, drives: Sequence[str]) -> dict[str, str]:
     """Recording -> drive, of those that were asked for."""
-    first, last = _span(nights)
+    first, last = (date.min, date.max) if nights is None else nights_of(nights)
     with store.connect() as con:
         known = con.execute("SELECT recording_id, drive_id, night FROM recordings").fetchall()
     unknown = sorted(set(drives) - {drive for _, drive, _ in known})
@@ -162,23 +159,6 @@ def _recordings(store: Store, nights: str | None, drives: Sequence[str]) -> dict
     if not chosen:
         raise UsageError(f"{store.root} holds no recording of these nights and drives")
     return chosen
-
-
-def _span(nights: str | None) -> tuple[date, date]:
-    """First and last night of ``A..B`` or ``A``."""
-    if nights is None:
-        return date.min, date.max
-    match = _NIGHTS.fullmatch(nights)
-    try:
-        if match is None:
-            raise ValueError
-        first = date.fromisoformat(match[1])
-        last = date.fromisoformat(match[2] or match[1])
-    except ValueError:
-        raise UsageError(f"--nights {nights}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
-    if last < first:
-        raise UsageError(f"--nights {nights}: ends before it begins")
-    return first, last
 
 
 def _due(store: Store, committee: Committee, reference: Reference) -> int:

@@ -57,7 +57,7 @@ def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
         con.execute("CREATE OR REPLACE TEMP VIEW seen AS SELECT *, 0.0::FLOAT AS likeness FROM mined")
     else:
         con.execute("CREATE OR REPLACE TEMP VIEW seen AS FROM mined")
-    empty = con.sql("FROM seen LIMIT 0")
+    empty = con.sql("FROM seen LIMIT 0").set_alias("mined")
     for name, text in _expressions(select).items():
         try:
             expression = duckdb.SQLExpression(text)
@@ -157,7 +157,8 @@ def query(
     )
     parameters = {"committee_id": committee.committee_id, "reach_us": reach_us(select.min_gap_s)}
     found = with_likeness(con, con.sql(sql_file("candidates"), params=parameters), examples)
-    return found.filter(duckdb.SQLExpression(select.where))
+    # Conditions may name the view: at_night(mined).
+    return found.filter(duckdb.SQLExpression(select.where)).set_alias("mined")
 
 
 def with_likeness(
@@ -165,11 +166,11 @@ def with_likeness(
 ) -> duckdb.DuckDBPyRelation:
     """Add the column ``likeness``, the cosine to the nearest of ``examples`` [m, d], where there are any."""
     if not len(examples):
-        return frames
+        return frames.set_alias("mined")
     con.register("examples", pa.table({"example": pa.array(examples.tolist(), pa.list_(pa.float32()))}))
     # Vectors have length 1: their inner product is the cosine.
     cosine = "(SELECT max(list_inner_product(embedding, example)) FROM examples)"
-    return frames.select(f"*, greatest({cosine}, 0)::FLOAT AS likeness")
+    return frames.select(f"*, greatest({cosine}, 0)::FLOAT AS likeness").set_alias("mined")
 
 
 def read_embeddings(

@@ -12,7 +12,7 @@ import click
 
 import mining
 from mining.text import one_line, printable
-from mining.types import MiningError, UsageError
+from mining.types import MiningError, QueryError, UsageError, nights_of
 
 if TYPE_CHECKING:
     from mining.config import Config
@@ -41,6 +41,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _say("stopped; what was committed stays, and the same command goes on from there")
         sys.exit(130)
+    except QueryError as error:  # several lines: the message points into the query
+        click.echo(printable(f"mining: error: {error}"), err=True)
+        sys.exit(2)
     except UsageError as error:
         _say(f"error: {error}")
         sys.exit(2)
@@ -282,10 +285,26 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(printable(f"{state}: {uri}: {reason}"))
 
 
+_stores_option = click.option(
+    "--store", "store_paths", required=True, multiple=True, type=click.Path(path_type=Path),
+    help="A store's folder; may be given again: the stores are read as one.",
+)  # fmt: skip
+_nights_option = click.option(
+    "--nights", metavar="A..B", help="List and read only these nights: 2026-03-01, or 2026-03-01..2026-03-14."
+)
+
+
 @cli.command()
-@click.argument("query")
+@click.argument("query", required=False)
+@_stores_option
+@_nights_option
+@click.option("--file", "-f", "file", type=click.Path(path_type=Path), help="Read the query from this file.")
 @click.option(
-    "--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder."
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value for $NAME in the query; may be given again.",
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table"
@@ -293,17 +312,101 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to the screen."
 )
-def sql(query: str, store_path: Path, output_format: str, output: Path | None) -> None:
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after this long.",
+)
+def sql(
+    query: str | None,
+    store_paths: tuple[Path, ...],
+    nights: str | None,
+    file: Path | None,
+    parameters: tuple[str, ...],
+    output_format: str,
+    output: Path | None,
+    timeout_s: float | None,
+) -> None:
     """Ask the store in DuckDB's SQL; it can only read.
+
+    QUERY is one statement; `-` reads it from standard input. Without one, on a terminal, statements are asked for one
+    after another.
 
     Views: recordings, frames, observations, detections, tracks, scores, scenes, selections, exports, and mined (a frame with
     everything that is known of it).
 
+    Macros: at_night(mined), has_class(mined, 'animal'), near(mined, 59.91, 10.75, 200), distance_m(lat, lon, lat, lon).
+
     Example: mining sql "SELECT frame_id, hardness FROM mined ORDER BY hardness DESC LIMIT 10" --store demo/store
     """
+    from functools import partial
+
     from mining import ask
 
-    ask.write(ask.query(store_path, query), output_format, output)
+    answer = partial(
+        ask.query, store_paths, parameters=dict(map(ask.parameter, parameters)),
+        nights=None if nights is None else nights_of(nights), timeout_s=timeout_s,
+    )  # fmt: skip
+    if query is not None and file is not None:
+        raise click.UsageError("give a QUERY or --file, not both")
+    if file is not None:
+        text = ask.text_of(file)
+    elif query == "-":
+        text = sys.stdin.read()
+    elif query is not None:
+        text = query
+    elif sys.stdin.isatty():
+        from mining import prompt
+
+        prompt.run(answer, ask.show)
+        return
+    else:
+        raise click.UsageError("give a QUERY, --file FILE, or `-` to read it from standard input")
+    ask.write(answer(text), output_format, output)
+
+
+@cli.command()
+@_stores_option
+@_nights_option
+def views(store_paths: tuple[Path, ...], nights: str | None) -> None:
+    """Print the views and macros as SQL that any DuckDB client runs.
+
+    They list the files that are committed now, by absolute path: print them again after the next night.
+
+    Example: mining views --store demo/store > mining.sql && duckdb -init mining.sql
+    """
+    from mining.store import Store
+    from mining.views import script
+
+    stores = [Store(path) for path in store_paths]
+    click.echo(script(stores, nights=None if nights is None else nights_of(nights)), nl=False)
+
+
+@cli.command()
+@_stores_option
+@_nights_option
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The DuckDB file; it is replaced where it is there.",
+)
+def database(store_paths: tuple[Path, ...], nights: str | None, output: Path) -> None:
+    """Copy the tables into one DuckDB file, for BI tools; DuckDB 1.0 and newer read it.
+
+    Example: mining database --store demo/store --output lake.duckdb --nights 2026-03-01..2026-03-31
+    """
+    from mining.store import Store
+    from mining.views import save_database
+
+    stores = [Store(path) for path in store_paths]
+    rows = save_database(stores, output, nights=None if nights is None else nights_of(nights))
+    click.echo(
+        printable(f"{output}: " + ", ".join(f"{count} {table}" for table, count in rows.items() if count))
+    )
 
 
 @cli.command()

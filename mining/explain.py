@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from mining import candidates
+from mining import candidates, views
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
-from mining.select_batch import examples_of
+from mining.select_batch import examples_of, other_stores
 from mining.signals.quality import hamming
 from mining.store import Store, sql_file
 from mining.types import UsageError
@@ -73,7 +73,7 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
     """
     committee = committee_of(config)
     batch_id, marker = batch_of(store, committee, batch_id)
-    with store.connect() as con:
+    with views.connect([store, *other_stores(config)]) as con:
         ask = {"committee_id": committee.committee_id, "frame_id": frame_id}
         found = con.sql(sql_file("explain_frame"), params=ask).to_arrow_table().to_pylist()
         if not found:

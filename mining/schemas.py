@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Version of everything below; written into each store, checked when one is opened."""
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -199,6 +199,22 @@ SCORES = _table(
     ("frame_id", pa.string(), ""),
     ("committee_id", pa.string(), ""),
     ("recording_id", pa.string(), ""),
+    ("drive_id", pa.string(), "as in frames"),
+    (
+        "classes",
+        pa.string(),
+        "fleet classes that any member sees at its threshold, sorted, with commas between; '' where none",
+    ),
+    (
+        "sun_elevation_deg",
+        _F32,
+        "height of the sun's centre over the horizon, without refraction; NULL without a position",
+    ),
+    (
+        "is_night",
+        pa.bool_(),
+        "the sun stands lower than -6 degrees (civil twilight has ended); by luma_mean without a position",
+    ),
     *((name, _F32, doc) for name, doc in SIGNALS),
     *((f"{name}_pct", _F32, f"share of reference frames below this frame's {name}") for name, _ in SIGNALS),
     ("hardness", _F32, "the config's blend of percentiles, in 0..1"),

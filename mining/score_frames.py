@@ -23,11 +23,12 @@ from mining.signals.calibration import ScoreCalibration
 from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.frame import BOX_MEASURES, Signals, frame_signals, needs_committee, with_excess
 from mining.signals.quality import HISTOGRAM_BINS, compare_with_previous
+from mining.signals.sun import NIGHT_ELEVATION_DEG, NIGHT_LUMA, sun_elevation_deg
 from mining.store import Store, digest
 from mining.tracks import follow
 from mining.types import MiningError, StageReport, UsageError
 
-SCORE_VERSION = 3
+SCORE_VERSION = 4
 """Raise when the rows of this stage change for the same input."""
 
 SIGNAL_NAMES = tuple(name for name, _ in SIGNALS)
@@ -48,6 +49,8 @@ class Unit:
     key: str
     shards: tuple[str, ...]
     detect_digests: tuple[str, ...]
+    index_content: str
+    """Digest of the recording's rows in the index."""
     sees: dict[str, list[bool]]
 
 
@@ -101,7 +104,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             committee.thresholds,
             None if reference is None else reference.digest,
         ]
-        return digest(unit.detect_digests, settings, SCORE_VERSION)
+        return digest(unit.detect_digests, unit.index_content, settings, SCORE_VERSION)
 
     due = [unit for unit in units if committed.get((unit.night, unit.key), {}).get("digest") != content(unit)]
     report.unchanged = len(units) - len(due)
@@ -142,6 +145,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
 def units_of(store: Store, committee: Committee, recording_ids: Sequence[str]) -> list[Unit]:
     """What can be scored: those of the recordings on which the committee has run."""
     wanted = set(recording_ids)
+    indexed = {marker["recording_id"]: marker["content"] for marker in store.markers("index").values()}
     shards: dict[tuple[date, str], list[tuple[str, dict[str, Any]]]] = {}
     for (night, key), marker in store.markers("detect").items():
         if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted:
@@ -153,6 +157,7 @@ def units_of(store: Store, committee: Committee, recording_ids: Sequence[str]) -
             key=f"{recording_id}-{committee.committee_id}",
             shards=tuple(key for key, _ in members),
             detect_digests=tuple(marker["digest"] for _, marker in members),
+            index_content=indexed[recording_id],
             sees=members[0][1]["sees"],
         )
         for (night, recording_id), members in sorted(shards.items())
@@ -187,7 +192,9 @@ def score_unit(
     frames, detections = read("observations", _OBSERVED), read("detections")
     boxes = committee_boxes(frames, detections, committee, unit.sees)
     repeats, cut = _compared(frames)
-    followed = follow(boxes, _times_s(store, unit, frames), repeats, cut, config.max_step_s, config.max_gap_s)
+    index = _index_rows(store, unit, frames)
+    times_s = np.asarray(index["pts_ns"].cast(pa.float64()).to_numpy(), np.float64) / 1e9
+    followed = follow(boxes, times_s, repeats, cut, config.max_step_s, config.max_gap_s)
     dense_max, dense_mean = (
         _dense(frames, column, committee.names[0], len(committee.classes))
         for column in ("dense_entropy_max", "dense_entropy_mean")
@@ -196,6 +203,17 @@ def score_unit(
     unseen = pc.is_null(frames["luma_mean"])
     for name, flags in (("repeats_previous", repeats), ("scene_cut", cut)):
         frames = frames.append_column(name, pc.if_else(unseen, None, pa.array(flags)))
+    elevation_deg = _sun_elevations_deg(index)
+    night = pc.coalesce(
+        pc.less(elevation_deg, NIGHT_ELEVATION_DEG), pc.less(frames["luma_mean"].combine_chunks(), NIGHT_LUMA)
+    )
+    classes = _classes_seen(boxes, detections["class"], committee.classes)
+    frames = (
+        frames.append_column("drive_id", index["drive_id"])
+        .append_column("classes", pc.if_else(unseen, None, classes))
+        .append_column("sun_elevation_deg", elevation_deg)
+        .append_column("is_night", night)
+    )
     columns = {name: detections[name] for name in ("frame_id", "committee_id", "detector", "box_index")}
     columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(detections))
     columns["track_id"] = pa.array(followed.track_id)
@@ -209,13 +227,33 @@ def score_unit(
     )
 
 
-def _times_s(store: Store, unit: Unit, frames: pa.Table) -> NDArray[np.float64]:
-    """[F] when each frame is shown; NaN where the index has it no longer."""
+def _index_rows(store: Store, unit: Unit, frames: pa.Table) -> pa.Table:
+    """What the index says of each frame, in the order of ``frames``; NULL where it has the frame no longer."""
     file = store.table_file("frames", unit.night, unit.recording_id)
-    index = pq.read_table(file, columns=["frame_id", "pts_ns"], partitioning=None)
-    where = pc.index_in(frames["frame_id"], value_set=index["frame_id"].combine_chunks())
-    pts_ns = pc.take(index["pts_ns"], where).cast(pa.float64())
-    return np.asarray(pts_ns.to_numpy(), np.float64) / 1e9
+    columns = ["frame_id", "drive_id", "pts_ns", "captured_at", "latitude_deg", "longitude_deg"]
+    index = pq.read_table(file, columns=columns, partitioning=None)
+    return index.take(pc.index_in(frames["frame_id"], value_set=index["frame_id"].combine_chunks()))
+
+
+def _sun_elevations_deg(index: pa.Table) -> pa.Array:
+    """[F] float32; NULL where the index knows no time or no position."""
+    at_s = np.asarray(index["captured_at"].cast(pa.int64()).to_numpy(), np.float64) / 1e6
+    elevation = sun_elevation_deg(at_s, index["latitude_deg"].to_numpy(), index["longitude_deg"].to_numpy())
+    return pa.array(elevation, pa.float32(), from_pandas=True)
+
+
+def _classes_seen(boxes: CommitteeBoxes, classes: pa.ChunkedArray, fleet: Sequence[str]) -> pa.Array:
+    """[F] the classes that a frame's boxes at or above their detector's threshold have, as one text.
+
+    Text and not a list: few texts are different, so Parquet and DuckDB handle each once. A list takes ten times as long.
+    """
+    names = sorted(fleet)
+    kept = boxes.scores >= boxes.thresholds[boxes.member]
+    seen = np.zeros((len(boxes.ran), len(names)), bool)
+    seen[boxes.frame[kept], pc.index_in(classes, value_set=pa.array(names)).to_numpy()[kept]] = True
+    different, which = np.unique(seen, axis=0, return_inverse=True)
+    texts = [",".join(name for name, there in zip(names, row, strict=True) if there) for row in different]
+    return pa.array(texts, pa.string()).take(pa.array(which.reshape(-1)))
 
 
 def _compared(frames: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from mining import candidates
+from mining import candidates, views
 from mining.candidates import Eligible
 from mining.choose import Chosen, Reader, choose
 from mining.committee import Committee, committee_of
@@ -48,7 +48,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
             return report, batch_id
     content = digest(scored, settings)
     batch_id = f"{scored[-1][:10]}-{content[:6]}"
-    with store.connect() as con:
+    with views.connect([store, *others]) as con:
         frames = candidates.eligible_frames(
             con, select, committee, wanted, examples_of(store, config, committee)
         )

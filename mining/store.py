@@ -28,8 +28,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mining import views
 from mining.schemas import STORE_VERSION, TABLES
-from mining.types import MiningError, UsageError
+from mining.types import MiningError, Nights, UsageError
 
 # The tables that a stage commits together; written in this order.
 STAGE_TABLES: dict[str, tuple[str, ...]] = {
@@ -41,19 +42,14 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "export": ("exports",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
+sql_file = views.sql_file
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,180}")
-_SQL = Path(__file__).parent / "sql"
 
 
 def digest(*parts: Any) -> str:
     """Hash values that JSON can write: the sha256 of their canonical JSON, 32 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def sql_file(name: str) -> str:
-    """Read one SELECT of ``mining/sql``."""
-    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
 class Store:
@@ -171,9 +167,7 @@ class Store:
     def markers(self, stage: str) -> dict[tuple[date, str], dict[str, Any]]:
         """Read every commit of a stage: (night, key) -> what its marker says."""
         return {
-            (date.fromisoformat(path.parent.name.removeprefix("night=")), path.stem): json.loads(
-                path.read_bytes()
-            )
+            (_date_of(path.parent.name), path.name.removesuffix(".json")): json.loads(path.read_bytes())
             for path in self._marker_files(stage)
         }
 
@@ -181,40 +175,20 @@ class Store:
         """Path of a shard's rows."""
         return self.root / "tables" / table / f"night={night.isoformat()}" / f"{_checked(key)}.parquet"
 
-    def committed_files(self, table: str) -> list[Path]:
-        """List the files of a table whose shard is committed, in a stable order."""
+    def committed_files(self, table: str, nights: Nights | None = None) -> list[Path]:
+        """List the files of a table whose shard is committed, in a stable order; of these nights where some are given.
+
+        Names of markers are all that is read, and only in the folders of ``nights``.
+        """
         tables = self.root / "tables" / table
         return [
-            tables / marker.parent.name / f"{marker.stem}.parquet"
-            for marker in self._marker_files(_STAGE_OF[table])
+            tables / night / f"{name.removesuffix('.json')}.parquet"
+            for night, name in self._markers_of(_STAGE_OF[table], nights)
         ]
 
-    def connect(self, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
-        """Open an in-memory DuckDB with a view a table, and the view ``mined``.
-
-        The views list the files that are committed now; a later commit needs a new connection. ``locked`` is for
-        queries from people: no file outside the store can be read, and no setting changed.
-        """
-        con = duckdb.connect()
-        con.execute("SET TimeZone = 'UTC'")
-        con.execute(
-            "SET python_enable_replacements = false"
-        )  # a query's names are views, never our variables
-        for name, table_schema in TABLES.items():
-            files = self.committed_files(name)
-            if files:
-                listed = ", ".join(_quote(str(file)) for file in files)
-                source = f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
-                con.execute(f'CREATE VIEW "{name}" AS SELECT * FROM {source}')
-            else:
-                con.register(f"_{name}", table_schema.empty_table())
-                con.execute(f'CREATE VIEW "{name}" AS SELECT *, NULL::DATE AS night FROM "_{name}"')
-        con.execute(f"CREATE VIEW mined AS {sql_file('mined')}")
-        if locked:
-            con.execute(f"SET allowed_directories = [{_quote(str(self.root / 'tables'))}]")
-            con.execute("SET enable_external_access = false")
-            con.execute("SET lock_configuration = true")
-        return con
+    def connect(self, *, nights: Nights | None = None, locked: bool = False) -> duckdb.DuckDBPyConnection:
+        """Open this store alone: see ``views.connect``."""
+        return views.connect([self], nights=nights, locked=locked)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -223,9 +197,18 @@ class Store:
 
     def _marker_files(self, stage: str) -> Iterator[Path]:
         folder = self.root / "done" / stage
-        if folder.is_dir():
-            for night in sorted(folder.glob("night=*")):
-                yield from sorted(night.glob("*.json"))
+        return (folder / night / name for night, name in self._markers_of(stage, None))
+
+    def _markers_of(self, stage: str, nights: Nights | None) -> Iterator[tuple[str, str]]:
+        """Night folder and file name of each commit, in order. A store holds many: no ``Path`` is made of each."""
+        folder = self.root / "done" / stage
+        if not folder.is_dir():
+            return
+        for night in sorted(os.listdir(folder)):
+            if night.startswith("night=") and (nights is None or nights[0] <= _date_of(night) <= nights[1]):
+                yield from (
+                    (night, name) for name in sorted(os.listdir(folder / night)) if name.endswith(".json")
+                )
 
     def _temporary(self, suffix: str) -> Path:
         folder = self.root / "tmp"
@@ -240,8 +223,8 @@ def _checked(key: str) -> str:
     return key
 
 
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _date_of(folder: str) -> date:
+    return date.fromisoformat(folder.removeprefix("night="))
 
 
 def _sync_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+Nights = tuple[date, date]
+"""The first and the last night, both included."""
+
 
 class MiningError(Exception):
     """Something the user can mend; the message is one line that says what and how. Exit code 1."""
@@ -17,6 +21,24 @@ class MiningError(Exception):
 
 class UsageError(MiningError):
     """A wrong command, config or query. Exit code 2."""
+
+
+class QueryError(UsageError):
+    """A query that is wrong or may not run; the message has the query's line in it, so it may be several lines long."""
+
+
+def nights_of(text: str) -> Nights:
+    """Read nights as people write them: ``2026-03-01``, or ``2026-03-01..2026-03-14`` with both ends included."""
+    match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})(?:\.\.(\d{4}-\d{2}-\d{2}))?", text)
+    try:
+        if match is None:
+            raise ValueError
+        first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or match[1])
+    except ValueError:
+        raise UsageError(f"--nights {text}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
+    if last < first:
+        raise UsageError(f"--nights {text}: ends before it begins")
+    return first, last
 
 
 def frame_id(recording_id: str, frame_index: int) -> str:

@@ -33,7 +33,7 @@ class Drive:
     hashes: Any = None
 
 
-def commit(store: Store, drive: Drive, seed: int = 0) -> None:
+def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -> None:
     """Commit a drive's recordings, frames, observations, (empty) detections and scores."""
     n = len(drive.hardness)
     rng = np.random.default_rng([seed, *drive.recording_id.encode()])
@@ -90,7 +90,7 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
         "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes
     )
     scored = {"scores": tables["scores"], "tracks": table("tracks", [])}
-    store.commit("score", NIGHT, key, scored, digest=f"{key}", reference_id="x", **notes)
+    store.commit("score", NIGHT, key, scored, digest=f"{key}", reference_id=reference_id, **notes)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

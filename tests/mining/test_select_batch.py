@@ -254,6 +254,39 @@ def test_a_ceiling_for_every_value_holds_and_its_lack_is_said(tmp_path: Path) ->
     assert set(slices(store, batch)) == {f"drive = r{i}" for i in range(6)}
 
 
+def test_conditions_may_ask_the_views_and_macros(tmp_path: Path) -> None:
+    store = store_of(tmp_path, *cities())
+    where = "frame_index IN (SELECT frame_index FROM frames WHERE recording_id = 'r0' AND frame_index > 57)"
+    quota = [
+        {"name": "seen", "where": "NOT has_class(mined, 'car') OR at_night(mined) IS NULL", "max": 2},
+        {"name": "cell", "by": "geo_cell(mined, 500)", "max": 1},
+    ]
+    _, batch = select(store, config(budget=9, where=where, quota=quota, min_gap_s=0.0, random_share=0.0))
+    assert {row["frame_id"][-2:] for row in chosen(store, batch)} == {"58", "59"}
+    assert len(chosen(store, batch)) == 2
+
+
+def test_one_batch_across_two_sites(tmp_path: Path) -> None:
+    """Every frame of both is a candidate, the choice lies in the first store, and the sites' references must agree."""
+    drives = cities()
+    here = store_of(tmp_path / "here", *drives[:3])
+    there = store_of(tmp_path / "there", *drives[3:], drives[0])  # r0 was copied to both
+    together = store_of(tmp_path / "together", *drives)
+    other = {"other_stores": [str(there.root)]}
+    _, batch = select(here, config(budget=30, **other), "r0", "r1", "r2")
+    _, same = select(together, config(budget=30))
+    rows = [r["frame_id"] for r in chosen(together, same)]
+    with here.connect() as con:
+        found = con.execute(
+            "SELECT frame_id FROM selections WHERE batch_id = ? ORDER BY arm, rank", [batch]
+        ).fetchall()
+    assert [f for (f,) in found] == rows
+    assert not there.markers("select")
+    commit(there, Drive("r8", [0.5] * 9), reference_id="another")
+    with pytest.raises(UsageError, match="do not compare"):
+        select(here, config(budget=30, **other), "r0", "r1", "r2")
+
+
 def test_contradictory_quotas_are_refused_in_words() -> None:
     for quota, words in (
         ({"where": "true", "min": 5, "max": 4}, "at least 5 and at most 4"),

@@ -1,0 +1,200 @@
+"""DuckDB over one or more stores: a view a table, the view ``mined``, and the macros. Only committed files are listed.
+
+What people query is made here and nowhere else: ``connect`` opens it, ``script`` writes it down for any DuckDB client,
+``save_database`` copies it into one file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from mining.schemas import TABLES
+from mining.types import MiningError, Nights, UsageError
+
+# What each view is, as its comment in DuckDB says it.
+VIEW_DOCS = {
+    "recordings": "one file, image folder or camera topic",
+    "frames": "one sampled frame",
+    "observations": "one frame as a committee saw it once decoded",
+    "detections": "one box of one detector",
+    "tracks": "one box of one detector that belongs to an object followed over time",
+    "scores": "one frame and committee: signals, percentiles, hardness; asks no other table, so it is the quick one",
+    "scenes": "one run of hard frames of one camera",
+    "selections": "one chosen frame of a batch",
+    "slices": "one quota of a batch: what was wanted of a slice, and what came",
+    "exports": "one delivered image",
+    "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen or exported",
+}
+
+STORAGE_VERSION = "v1.0.0"
+"""Saved databases can be read by DuckDB from this release on."""
+
+# A night's scenes bear the same key in every store, so they are told apart row by row and not by key.
+_SAME_KEY_OTHER_ROWS = {"scenes"}
+_SQL = Path(__file__).parent / "sql"
+_SQL_TYPES = {
+    pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT", pa.float64(): "DOUBLE", pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+}  # fmt: skip
+
+
+class Committed(Protocol):
+    """What is needed of a store: where it lies, and which files of a table are committed."""
+
+    root: Path
+
+    def committed_files(self, table: str, nights: Nights | None = None) -> list[Path]:
+        """List the committed files of a table; only folders of ``nights`` are looked into."""
+        ...
+
+
+def connect(
+    stores: Sequence[Committed], *, nights: Nights | None = None, locked: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with a view a table, the view ``mined``, and the macros of ``sql/macros.sql``.
+
+    The views list the files that are committed now; a later commit needs a new connection. A shard that several stores
+    hold is read from the first of them.
+
+    Args:
+        stores: read together, as if they were one.
+        nights: list, plan and read only these nights.
+        locked: for queries from people: nothing but the listed files can be opened, and no setting changed.
+    """
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
+    # Sorting more than memory holds spills here, and not into the folder that the caller happens to be in.
+    con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
+    files = {table: committed(stores, table, nights) for table in TABLES}
+    for statement in statements(files):
+        con.execute(statement)
+    if locked:
+        listed = ", ".join(quoted(str(file)) for of_table in files.values() for file in of_table)
+        con.execute(f"SET allowed_paths = [{listed}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+    return con
+
+
+def script(stores: Sequence[Committed], *, nights: Nights | None = None) -> str:
+    """Write the views and macros down as SQL that any DuckDB client runs, with absolute paths."""
+    files = {table: [file.absolute() for file in committed(stores, table, nights)] for table in TABLES}
+    return "".join(f"{statement};\n" for statement in statements(files))
+
+
+def save_database(
+    stores: Sequence[Committed], output: Path, *, nights: Nights | None = None
+) -> dict[str, int]:
+    """Copy the tables into one DuckDB file, with ``mined`` and the macros over them; returns rows a table.
+
+    Tables and not views of the Parquet files: such a file can be moved to another machine, shows one moment, and does not
+    break when a shard is rewritten. It is there wholly or not at all; a file that is there is replaced.
+
+    Raises:
+        UsageError: the file cannot be written there.
+    """
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: its folder does not exist")
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder; name a file")
+    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with connect(stores, nights=nights) as con:
+            con.execute(f"ATTACH {quoted(str(temporary))} AS saved (STORAGE_VERSION '{STORAGE_VERSION}')")
+            for table in TABLES:
+                con.execute(f'CREATE TABLE saved."{table}" AS FROM memory."{table}"')
+            con.execute("USE saved")
+            for statement in [*_over_tables(), *_comments("TABLE")]:
+                con.execute(statement)
+            rows = {
+                table: con.execute(f'SELECT count(*) FROM saved."{table}"').fetchall()[0][0]
+                for table in TABLES
+            }
+            con.execute("USE memory")
+            con.execute("DETACH saved")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, output)
+    except duckdb.IOException as error:
+        raise MiningError(f"{output}: cannot be written: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+    return rows
+
+
+def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> list[Path]:
+    """List a table's files over all stores; a shard that was listed before is left out."""
+    files: list[Path] = []
+    known: set[str] = set()
+    for store in stores:
+        own = store.committed_files(table, nights)
+        files += [file for file in own if table in _SAME_KEY_OTHER_ROWS or file.name not in known]
+        known.update(file.name for file in own)
+    return files
+
+
+def statements(files: dict[str, list[Path]]) -> Iterator[str]:
+    """Make the statements that create every view, macro and comment over these files."""
+    for table, of_table in files.items():
+        yield f'CREATE OR REPLACE VIEW "{table}" AS {_source(table, of_table)}'
+    yield from _over_tables()
+    yield from _comments("VIEW")
+
+
+def sql_file(name: str) -> str:
+    """Read one SELECT of ``mining/sql``."""
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def sql_type(of: pa.DataType) -> str:
+    """Name a column's type as DuckDB does."""
+    if pa.types.is_list(of):
+        return f"{sql_type(of.value_type)}[]"
+    if pa.types.is_map(of):
+        return f"MAP({sql_type(of.key_type)}, {sql_type(of.item_type)})"
+    return _SQL_TYPES[of]
+
+
+def quoted(text: str) -> str:
+    """Write a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _source(table: str, files: list[Path]) -> str:
+    if not files:
+        columns = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in TABLES[table])
+        return f"SELECT {columns}, NULL::DATE AS night WHERE false"
+    listed = ", ".join(quoted(str(file)) for file in files)
+    source = (
+        f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
+    )
+    if table in _SAME_KEY_OTHER_ROWS and len({file.name for file in files}) < len(files):
+        source += " QUALIFY row_number() OVER (PARTITION BY scene_id, committee_id) = 1"
+    return source
+
+
+def _over_tables() -> list[str]:
+    """Make ``mined`` and the macros, which name tables and no files."""
+    mined = f"CREATE OR REPLACE VIEW mined AS\n{sql_file('mined').strip()}"
+    return [mined, sql_file("macros").strip().removesuffix(";")]
+
+
+def _comments(kind: str) -> Iterator[str]:
+    for name, doc in VIEW_DOCS.items():
+        yield f'COMMENT ON {"VIEW" if name == "mined" else kind} "{name}" IS {quoted(doc)}'
+
+
+def _spill_folder() -> str:
+    return str(Path(tempfile.gettempdir()) / f"mining-sql-{os.getpid()}")
