@@ -301,6 +301,38 @@ def test_a_frame_in_which_nothing_was_seen_is_eligible(shared_data: Path, tmp_pa
     assert len(chosen) == 2
 
 
+def test_each_site_exports_its_own_frames_of_one_batch(shared_data: Path, tmp_path: Path) -> None:
+    sites = []
+    for name, clip in zip("ab", CLIPS, strict=True):
+        (tmp_path / name / "drives").mkdir(parents=True)
+        shutil.copy(shared_data / "video" / clip, tmp_path / name / "drives")
+        overrides = ["footage.sample_hz=1.0", "select.random_share=0.0"]
+        if name == "a":
+            overrides.append(f"select.other_stores=[{json.dumps(str(tmp_path / 'b' / 'store'))}]")
+        path = write_config(tmp_path / name, shared_data)
+        if name == "b":  # percentiles compare where the reference is the same
+            shutil.copytree(tmp_path / "a" / "store" / "reference", tmp_path / "b" / "store" / "reference")
+            (tmp_path / "b" / "store" / "mining-store.json").write_bytes(
+                (tmp_path / "a" / "store" / "mining-store.json").read_bytes()
+            )
+        for stage in ("index", "detect", "score"):
+            # Site a's own stages do not look at the other store, which is not there yet.
+            pipeline.run_stage(stage, config.load(path, overrides[:2]))
+        sites.append(config.load(path, overrides))
+    here, there = sites
+    pipeline.run_stage("select", here)
+    mine, here_folder = pipeline.run_export(here, None)
+    batch = here_folder.name
+    theirs, there_folder = pipeline.run_export(there, batch, Store(here.store_path))
+    chosen = {row["frame_id"] for row in rows(tmp_path / "a", "SELECT frame_id FROM selections")}
+    images = [{path.stem for path in (folder / "images").iterdir()} for folder in (here_folder, there_folder)]
+    assert images[0] | images[1] == chosen
+    assert all(images)
+    assert not images[0] & images[1]
+    assert f"{len(images[1])} frames of the batch are of other sites" in mine.problems[0]
+    assert f"{len(images[0])} frames of the batch are of other sites" in theirs.problems[0]
+
+
 def test_a_delivery_survives_footage_that_is_gone(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "drives").mkdir()
     clip = tmp_path / "drives" / "a.mp4"
