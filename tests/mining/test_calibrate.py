@@ -44,10 +44,12 @@ def add_drive(
     *,
     rate_hz: float = 10.0,
     pictures: list[int | None] | None = None,
+    tick_ns: int = 1,
 ) -> None:
     """Commit index and detect. ``boxes``: detector -> a list a frame of (x1 of a 40 px box, score, class).
 
-    ``pictures``: a frame's hash, None for one that did not decode; all different where not given.
+    ``pictures``: a frame's hash, None for one that did not decode; all different where not given. ``tick_ns``: of the
+    container's clock; a coarse one gives several frames one time.
     """
     n = len(boxes["a"])
     pictures = [1 << i for i in range(n)] if pictures is None else pictures
@@ -58,7 +60,7 @@ def add_drive(
     index = {
         "recordings": [{**drive, "uri": f"/{name}.mp4", "kind": "video", "started_at": start, "status": "ok"}],
         "frames": [
-            {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz),
+            {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz) // tick_ns * tick_ns,
              "captured_at": start + timedelta(seconds=i / rate_hz)}
             for i in range(n)
         ],
@@ -207,6 +209,20 @@ def test_tracks_and_signals_of_time_reach_the_tables(tmp_path: Path, config: Con
     )
     assert [t[:4] for t in tracks] == [("a", "car", 8, 1), ("b", "bus", 3, 1), ("b", "car", 9, 1)]
     assert len({t[4] for t in tracks}) == 3  # no number stands for two objects, of whatever detector
+
+
+def test_frames_of_one_time_are_scored_and_only_the_first_is_followed(tmp_path: Path, config: Config) -> None:
+    """Thirty frames a second on a clock of tenths: three frames have one time."""
+    store = Store(tmp_path / "s", create=True)
+    car = [[(100.0, 0.8, "car")] for _ in range(15)]
+    add_drive(store, "r", FIRST, {"a": [*car[:6], [], *car[7:]], "b": car}, rate_hz=30, tick_ns=10**8)
+    score_frames.run(store, config, ["r"])
+    found = rows(store, "SELECT flicker, box_count FROM scores ORDER BY frame_id")
+    assert [f[0] for f in found[::3]] == [None, 0, 1, 0, None]
+    assert {f[0] for i, f in enumerate(found) if i % 3} == {None}
+    assert [f[1] for f in found] == [1] * 6 + [0] + [1] * 8
+    tracked = rows(store, "SELECT count(*), count(DISTINCT track_id) FROM tracks WHERE detector = 'b'")
+    assert tracked == [(5, 1)]
 
 
 def test_at_two_frames_a_second_flicker_is_unknown(tmp_path: Path, config: Config) -> None:
