@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mining import calibrate, score_frames
@@ -174,10 +176,46 @@ def test_a_committee_that_has_not_run_is_said(
         calibrate.run(store, config)
 
 
-def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(store: Store, config: Config) -> None:
+def test_drives_that_say_nothing_of_hardness_are_no_reference(store: Store, config: Config) -> None:
+    add_drive(store, "torn", SECOND, steady([0, 0]), pictures=[None, None])
+    kept = calibrate.run(store, config, drives=["drive-quiet"])
+    with pytest.raises(UsageError, match=r"^none of the 2 frames has a value of committee_errors") as caught:
+        calibrate.run(store, config, drives=["drive-torn"])
+    assert "\n" not in str(caught.value)
+    assert calibrate.run(store, config, drives=["drive-quiet"]).replaced == kept.reference_id
+
+
+def test_what_is_due_is_said_again_until_it_is_scored(store: Store, config: Config) -> None:
+    score_frames.run(store, config, ["quiet", "busy"])
+    calibrate.run(store, config, nights="2026-03-02")
+    again = calibrate.run(store, config, nights="2026-03-02")
+    assert again.replaced == again.reference_id
+    assert again.text().endswith("2 recordings are due to be scored again: `mining score` does it.")
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def change_a_number(file: Path) -> None:
+    table = pq.read_table(file, partitioning=None)
+    numbers = pa.array([[9.0, None, 1.0]], table.schema.field("box_count").type)
+    pq.write_table(table.set_column(0, table.schema.field("box_count"), numbers), file)
+
+
+def lose_a_signal(file: Path) -> None:
+    table = pq.read_table(file, partitioning=None)
+    numbers = pa.array([None], table.schema.field("box_count").type)
+    pq.write_table(table.set_column(0, table.schema.field("box_count"), numbers), file)
+
+
+@pytest.mark.parametrize("damage", [shorten, change_a_number, lose_a_signal])
+def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(
+    store: Store, config: Config, damage: Callable[[Path], None]
+) -> None:
     score_frames.run(store, config, ["quiet", "busy"])
     (file,) = (store.root / "reference").iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    damage(file)
     with pytest.raises(MiningError, match="make it anew with `mining calibrate --config"):
         score_frames.run(store, config, ["quiet", "busy"])
     assert calibrate.run(store, config).replaced is None
