@@ -82,7 +82,7 @@ def check(config: Config) -> None:
             f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}"
         )
     if config.score.calibration is not None:
-        Calibration.load(config.path(config.score.calibration))
+        Learned.of(config, committee_of(config))
 
 
 def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
