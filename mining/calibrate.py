@@ -124,7 +124,7 @@ def run(
             frames += len(one.frames)
             shown.advance()
     reference = reference_of(joined(found))
-    if unknown := lacking(reference, config.score.hardness, committee):
+    if unknown := lacking(reference, config.score.hardness, units[0].sees):
         raise UsageError(
             f"none of the {frames} frames has a value of {unknown[0]}, which score.hardness needs; choose more drives "
             "(`error` in `observations` says what failed there)"

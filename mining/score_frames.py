@@ -27,7 +27,7 @@ from mining.store import Store, digest
 from mining.tracks import follow
 from mining.types import MiningError, StageReport, UsageError
 
-SCORE_VERSION = 3
+SCORE_VERSION = 4
 """Raise when the rows of this stage change for the same input."""
 
 SIGNAL_NAMES = tuple(name for name, _ in SIGNALS)
@@ -118,7 +118,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 scored[unit.key] = score_unit(store, committee, unit, config.score, learned)
                 shown.advance()
         reference = reference_of(joined([one.signals for one in scored.values()]))
-        if not lacking(reference, config.score.hardness, committee):
+        if not lacking(reference, config.score.hardness, units[0].sees):
             save_reference(reference, path, store)
         else:
             report.problems.append(
@@ -296,9 +296,11 @@ class Reference:
         return with_excess(found, {name: float(np.median(v)) for name, v in means.items() if len(v)})
 
 
-def lacking(reference: Reference, weights: Mapping[str, float], committee: Committee) -> list[str]:
-    """Signals of ``hardness`` that the committee could have, but of which the reference holds no value."""
-    alone = len(committee.names) < 2
+def lacking(
+    reference: Reference, weights: Mapping[str, float], sees: Mapping[str, Sequence[bool]]
+) -> list[str]:
+    """Signals of ``hardness`` that a committee which sees this could have, but of which the reference holds no value."""
+    alone = max(map(sum, zip(*sees.values(), strict=True))) < 2  # no class is known to two members
     return [n for n in weights if not len(reference.values[n]) and not (alone and needs_committee(n))]
 
 

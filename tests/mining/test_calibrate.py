@@ -47,6 +47,7 @@ def add_drive(
     rate_hz: float = 10.0,
     pictures: list[int | None] | None = None,
     tick_ns: int = 1,
+    sees: dict[str, list[bool]] | None = None,
 ) -> None:
     """Commit index and detect. ``boxes``: detector -> a list a frame of (x1 of a 40 px box, score, class).
 
@@ -89,7 +90,7 @@ def add_drive(
     tables = {t: table(t, rows) for t, rows in index.items()}
     store.commit("index", night, name, tables, digest="x", recording_id=name, uri=f"/{name}.mp4")
     tables = {"detections": table("detections", detections), "observations": table("observations", observed)}
-    sees = {d: [True, True] for d in KNOWN.names}
+    sees = sees or {d: [True, True] for d in KNOWN.names}
     store.commit("detect", night, f"{name}-0000", tables, digest=name, sees=sees, **key)
 
 
@@ -191,6 +192,18 @@ def test_what_is_due_is_said_again_until_it_is_scored(store: Store, config: Conf
     again = calibrate.run(store, config, nights="2026-03-02")
     assert again.replaced == again.reference_id
     assert again.text().endswith("2 recordings are due to be scored again: `mining score` does it.")
+
+
+def test_a_committee_that_shares_no_class_has_a_reference_all_the_same(
+    tmp_path: Path, config: Config
+) -> None:
+    store = Store(tmp_path / "s", create=True)
+    boxes = {"a": steady([1, 2, 3])["a"], "b": steady([0, 0, 0])["b"]}
+    add_drive(store, "r", FIRST, boxes, sees={"a": [True, False], "b": [False, True]})
+    assert score_frames.run(store, config, ["r"]).problems == []
+    assert rows(store, "SELECT DISTINCT presence_sum, class_disagreement_sum FROM scores") == [(None, None)]
+    assert score_frames.run(store, config, ["r"]).done == 0
+    calibrate.run(store, config)
 
 
 def shorten(file: Path) -> None:
