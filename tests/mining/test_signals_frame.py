@@ -198,6 +198,23 @@ def test_the_order_of_rows_changes_nothing_and_bounds_hold(seed):
         assert (first[name][~np.isnan(first[name])] < 1).all() or name == "committee_error_rate"
 
 
+def test_of_two_equally_sure_boxes_the_first_member_names_the_object():
+    """A detector of class 0, and two of class 1: who is believed decides how many can judge the object."""
+    seen = np.array([[1, 0], [0, 1], [0, 1]], bool)
+    vectors = np.array([[0.8, np.nan], [np.nan, 0.8]])
+
+    def false_alarms(order):
+        b = CommitteeBoxes(
+            np.zeros(2, int), np.array(order), np.zeros(2, int), np.tile([0.0, 0, 9, 9], (2, 1)), np.full(2, 0.8),
+            vectors[order], np.full(3, 0.3), seen, np.ones((1, 3), bool),
+        )  # fmt: skip
+        return committee_errors(b).false_alarms[0]
+
+    real = float(ScoreCalibration.of_threshold(0.3).probability(np.array([0.8]))[0])
+    assert false_alarms([0, 1]) == pytest.approx(1 - real)
+    assert false_alarms([1, 0]) == pytest.approx(1 - real)
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 4))
 def test_top_mean_equals_sorting_each_frame(seed, k):
