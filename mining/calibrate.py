@@ -22,6 +22,7 @@ from mining.score_frames import (
     Learned,
     Reference,
     joined,
+    lacking,
     load_reference,
     reference_of,
     reference_path,
@@ -72,8 +73,8 @@ class CalibrateReport:
             f"{self.drives} drives, nights {first} to {last}."
         ]
         if self.replaced == self.reference_id:
-            return "\n".join([*lines, "It is the reference that stood before: nothing changes."])
-        if self.replaced is not None:
+            lines.append("It is the reference that stood before: nothing changes.")
+        elif self.replaced is not None:
             lines += [
                 f"It replaces {self.replaced}. What a frame must have to stand in the middle, and in the top tenth:",
                 f"  {'signal':26} {'median':>10} {'was':>10} {'top tenth':>10} {'was':>10}",
@@ -101,7 +102,8 @@ def run(
         drives: drive ids; all where empty.
 
     Raises:
-        UsageError: nights or drives that cannot be read, are unknown, or hold no detections of this committee.
+        UsageError: nights or drives that cannot be read, are unknown, hold no detections of this committee, or no value
+            of a signal that hardness needs.
     """
     committee = committee_of(config)
     learned = Learned.of(config, committee)
@@ -119,6 +121,11 @@ def run(
             frames += len(one.frames)
             shown.advance()
     reference = reference_of(joined(found))
+    if unknown := lacking(reference, config.score.hardness, units[0].sees):
+        raise UsageError(
+            f"none of the {frames} frames has a value of {unknown[0]}, which score.hardness needs; choose more drives "
+            "(`error` in `observations` says what failed there)"
+        )
     path = reference_path(store, committee, learned)
     try:
         before = load_reference(path)

@@ -124,7 +124,7 @@ TRACKS = _table(
     (
         "box_index",
         pa.int32(),
-        "boxes under the threshold, and those of frames that repeat the one before, have no track",
+        "boxes under the threshold, and those of frames that repeat the one before or have its time, have no track",
     ),
     ("track_id", pa.int64(), "same object over time in one recording, as one detector sees it"),
 )

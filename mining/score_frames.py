@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -38,6 +38,8 @@ _OBSERVED = (
 )  # fmt: skip
 _REFERENCE_VALUES = 10_000
 """Quantiles kept of each signal: a percentile is then exact to 0.01 %."""
+_DIGEST_KEY = b"digest"
+"""Where a reference file states the digest of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def check(config: Config) -> None:
             f"score.hardness: no signal is called {unknown[0]!r}; known: {', '.join(SIGNAL_NAMES)}"
         )
     if config.score.calibration is not None:
-        Calibration.load(config.path(config.score.calibration))
+        Learned.of(config, committee_of(config))
 
 
 def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
@@ -119,8 +121,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 scored[unit.key] = score_unit(store, committee, unit, config.score, learned)
                 shown.advance()
         reference = reference_of(joined([one.signals for one in scored.values()]))
-        needed = [n for n in config.score.hardness if len(committee.names) > 1 or not needs_committee(n)]
-        if all(len(reference.values[name]) for name in needed):
+        if not lacking(reference, config.score.hardness, units[0].sees):
             save_reference(reference, path, store)
         else:
             report.problems.append(
@@ -333,6 +334,14 @@ class Reference:
         return with_excess(found, {name: float(np.median(v)) for name, v in means.items() if len(v)})
 
 
+def lacking(
+    reference: Reference, weights: Mapping[str, float], sees: Mapping[str, Sequence[bool]]
+) -> list[str]:
+    """Signals of ``hardness`` that a committee which sees this could have, but of which the reference holds no value."""
+    alone = max(map(sum, zip(*sees.values(), strict=True))) < 2  # no class is known to two members
+    return [n for n in weights if not len(reference.values[n]) and not (alone and needs_committee(n))]
+
+
 def blend(percentiles: Signals, weights: dict[str, float]) -> NDArray[np.float64]:
     """Hardness: the weighted mean of percentiles, in 0..1.
 
@@ -383,12 +392,19 @@ def load_reference(path: Path) -> Reference | None:
     try:
         table = pq.read_table(path, partitioning=None)
         values = {name: np.asarray(table[name][0].as_py(), np.float64) for name in SIGNAL_NAMES}
+        reference = Reference(values, _digest_of(values))
+        if (table.schema.metadata or {}).get(_DIGEST_KEY) != reference.digest.encode():
+            raise ValueError("its digest is not that of its values")
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
         raise MiningError(
             f"{path}: cannot be read as a reference ({' '.join(str(error).split())[:100]}); make it anew with "
             "`mining calibrate --config CONFIG.toml`"
         ) from None
-    return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
+    return reference
+
+
+def _digest_of(values: dict[str, NDArray[np.float64]]) -> str:
+    return digest({name: v.tolist() for name, v in values.items()})
 
 
 def reference_of(found: Signals) -> Reference:
@@ -403,15 +419,17 @@ def reference_of(found: Signals) -> Reference:
     plain = {name: kept(values) for name, values in found.items()}
     complete = Reference(plain, "").complete(found)
     values = {name: plain[name] if name in plain else kept(complete[name]) for name in SIGNAL_NAMES}
-    return Reference(values, digest({name: v.tolist() for name, v in values.items()}))
+    return Reference(values, _digest_of(values))
 
 
 def save_reference(reference: Reference, path: Path, store: Store) -> None:
-    """Keep the distribution of the first frames that this committee scored.
+    """Keep the distribution of the first frames that this committee scored, its digest inside.
 
     It stays as it is, so that nights can be compared, until ``mining calibrate`` makes another on purpose.
     """
-    schema = pa.schema([(name, pa.list_(pa.float64())) for name in SIGNAL_NAMES])
+    schema = pa.schema(
+        [(name, pa.list_(pa.float64())) for name in SIGNAL_NAMES], {_DIGEST_KEY: reference.digest}
+    )
     columns = {name: [values.tolist()] for name, values in reference.values.items()}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=schema), sink)

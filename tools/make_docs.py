@@ -13,6 +13,10 @@ from pathlib import Path
 
 import click
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that it describes this tree, not an installed one
+
 from mining.cli import cli
 from mining.schemas import SIGNALS, TABLES
 

@@ -108,7 +108,10 @@ class Pictures:
                     yield None
             return
         source = Source(str(self.paths[0]), "video")
-        times = frame_times(source, Defaults(1.0))
+        try:
+            times = frame_times(source, Defaults(1.0))
+        except FootageError as error:
+            raise UsageError(f"--mix {self.paths[0]}: {error}") from None
         for frame in read(source, times, sampled_indices(times, 1.0, None)):
             if frame.rgb is None:
                 print(f"left out: {self.paths[0]} frame {frame.frame_index}: {frame.error}", file=sys.stderr)
@@ -123,16 +126,19 @@ def main() -> None:
         sys.exit(f"measure_signals: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder for --cache or --write-calibration that is not there or full
+        sys.exit(f"measure_signals: {error.filename}: {error.strerror}")
 
 
 def print_report(options: argparse.Namespace) -> None:
     class_map = ClassMap.load(options.classes or shipped("classes.toml"))
-    class_map = dataclasses.replace(
+    # For the labels alone: the detectors' digests cover their class list, and must be those that the config has.
+    label_map = dataclasses.replace(
         class_map, table={**class_map.table, **_extra_names(options.map, class_map)}
     )
     specs = _specs(options.detectors, options.primary)
     weights = _weights(options.hardness)
-    labels = labelled_images.load(options.labels, options.images, class_map, options.split)
+    labels = labelled_images.load(options.labels, options.images, label_map, options.split)
     pictures = Pictures.of("labelled", labels.paths, is_video=False)
     extra = [_video(path) for path in options.mix]
 
@@ -158,6 +164,8 @@ def print_report(options: argparse.Namespace) -> None:
     keep = np.flatnonzero(readable)
     reference = reference_of({name: v[keep] for name, v in signals.items()})
     signals = {name: v[keep] for name, v in reference.complete(signals).items()}
+    if absent := [name for name in weights if np.isnan(signals[name]).all()]:
+        raise UsageError(f"--hardness: {absent[0]} cannot be computed for these images and detectors")
     hardness = blend({name: reference.percentile(name, signals[name]) for name in weights}, weights)
     errors = found.total[keep].astype(np.float64)
     rate = found.rate[keep]
@@ -550,6 +558,9 @@ def _specs(texts: Sequence[str], primary: str | None) -> list[DetectorSpec]:
         "suppress_iou": float,
         "image_size_px": int,
         "max_boxes": int,
+        "scale": float,
+        "flip": _truth,
+        "class_agnostic": _truth,
     }
     texts_only = {"head", "name", "sha256", "device"}
     specs = []
@@ -564,7 +575,8 @@ def _specs(texts: Sequence[str], primary: str | None) -> list[DetectorSpec]:
             try:
                 values[key] = kinds.get(key, str)(value)
             except ValueError:
-                raise UsageError(f"--detectors {text}: {key} needs a number, got {value!r}") from None
+                wanted = "true or false" if kinds[key] is _truth else "a number"
+                raise UsageError(f"--detectors {text}: {key} needs {wanted}, got {value!r}") from None
         specs.append(DetectorSpec(weights=weights, **values))
     names = [spec.table_name for spec in specs]
     if len(specs) < 2 or len(specs) > 8:
@@ -576,6 +588,13 @@ def _specs(texts: Sequence[str], primary: str | None) -> list[DetectorSpec]:
             raise UsageError(f"--primary {primary}: no such detector; there are {', '.join(names)}")
         specs.sort(key=lambda spec: spec.table_name != primary)  # stable
     return specs
+
+
+def _truth(text: str) -> bool:
+    """Read ``true`` or ``false``, as in a config."""
+    if text not in {"true", "false"}:
+        raise ValueError
+    return text == "true"
 
 
 def _weights(texts: Sequence[str]) -> dict[str, float]:

@@ -54,8 +54,9 @@ def committee_errors(
 ) -> CommitteeErrors:
     """Expected errors of the first member in each frame, vectorised over all objects.
 
-    An object's class is that of its likeliest box. A member that cannot know the class, or did not look at the frame, has
-    no say; an object of a class that the primary cannot know is not held against it and is left out.
+    An object's class is that of its likeliest box, of equal ones the lowest member's. A member that cannot know the class,
+    or did not look at the frame, has no say; an object of a class that the primary cannot know is not held against it and
+    is left out.
 
     Args:
         boxes: the committee's boxes, matched into objects.
@@ -90,7 +91,11 @@ def committee_errors(
     # The class of the likeliest box: its row is where the object's largest probability stands.
     best_row = np.zeros(k, np.int64)
     is_best = real >= by_member.max(axis=1, initial=0.0)[object_of_box]
-    best_row[object_of_box[is_best]] = np.flatnonzero(is_best)
+    best = np.flatnonzero(is_best)
+    best = best[
+        np.argsort(-boxes.member[best], kind="stable")
+    ]  # of equal ones the lowest member is written last
+    best_row[object_of_box[best]] = best
     class_of_object = _best_class(boxes.class_scores, best_row)
 
     voter = (boxes.seen[:, class_of_object].T | has_box) & boxes.ran[object_frame]

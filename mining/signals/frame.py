@@ -39,6 +39,8 @@ BOX_MEASURES = (
 """Measured on each kept box of the primary; each has ``_max``, ``_mean``, ``_sum``, ``_top3`` and ``_excess``."""
 OBJECT_MEASURES = ("presence", "class_disagreement", "box_disagreement", "edge_deviation_px")
 """Measured on each object of the committee; each has ``_max``, ``_mean`` and ``_sum``."""
+_SHARED_CLASSES = {"presence": 1, "class_disagreement": 2}
+"""Classes that two members must share before they can disagree so; they can put any box elsewhere."""
 
 
 def frame_signals(
@@ -59,7 +61,7 @@ def frame_signals(
 
     Returns:
         name -> [F], NaN where it cannot be computed: what the primary says where it failed, what the committee disagrees on
-        where fewer than two members ran, a mean or largest value without boxes.
+        where fewer than two members ran or none share a class, a mean or largest value without boxes.
     """
     count, threshold = len(boxes.ran), float(boxes.thresholds[0])
     primary = np.flatnonzero(boxes.member == 0)
@@ -131,7 +133,9 @@ def frame_signals(
     ):
         over_objects = aggregate(of_object, found.frame, count)
         by_committee[f"{name}_max"], by_committee[f"{name}_mean"] = over_objects.max, over_objects.mean
-        by_committee[f"{name}_sum"] = over_objects.sum
+        # A sum over nothing is 0 only where there could have been something.
+        never = (over_objects.count == 0) & ~_some_share(boxes, _SHARED_CLASSES.get(name, 0))
+        by_committee[f"{name}_sum"] = np.where(never, np.nan, over_objects.sum)
     errors = committee_errors(boxes, calibrations)
     by_committee["committee_missed"], by_committee["committee_false"] = errors.missed, errors.false_alarms
     by_committee["committee_errors"], by_committee["committee_error_rate"] = errors.total, errors.rate
@@ -162,6 +166,13 @@ def with_excess(signals: Mapping[str, Float64Array], typical: Mapping[str, float
 def needs_committee(signal: str) -> bool:
     """Whether a signal compares members, so that one detector alone can never have it."""
     return signal.startswith(("committee_", *(f"{name}_" for name in OBJECT_MEASURES)))
+
+
+def _some_share(boxes: CommitteeBoxes, classes: int) -> NDArray[np.bool_]:
+    """[F] True where two members that ran can both see this many classes."""
+    seen, ran = boxes.seen.astype(np.int64), boxes.ran.astype(np.int64)
+    pair = (seen @ seen.T >= classes) & ~np.eye(len(seen), dtype=np.bool_)
+    return np.asarray(((ran @ pair > 0) & boxes.ran).any(axis=1), np.bool_)
 
 
 def _nan(count: int) -> Float64Array:

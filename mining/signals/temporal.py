@@ -124,12 +124,14 @@ def sequence_of(
     """Pick the frames to go through, and which continue the one before: ([f] frame numbers, [f] ``continues``).
 
     Args:
-        time_s: [F] of all sampled frames of a recording, ascending.
+        time_s: [F] of all sampled frames of a recording, ascending; of frames of one time (a container with a coarse clock)
+            the first is picked.
         look: [F] False for frames to leave out: not looked at, or a repeat of the frame before.
         cut: [F] True where another scene begins.
         max_step_s: frames further apart are no neighbours.
     """
     picked = np.flatnonzero(look)
+    picked = picked[np.diff(np.asarray(time_s, np.float64)[picked], prepend=-np.inf) > 0]
     scene = np.cumsum(cut)[picked]
     near = np.diff(np.asarray(time_s, np.float64)[picked]) <= max_step_s
     return picked, np.append(np.zeros(min(len(picked), 1), np.bool_), near & (np.diff(scene) == 0))

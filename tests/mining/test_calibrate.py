@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mining import calibrate, score_frames
@@ -44,10 +46,13 @@ def add_drive(
     *,
     rate_hz: float = 10.0,
     pictures: list[int | None] | None = None,
+    tick_ns: int = 1,
+    sees: dict[str, list[bool]] | None = None,
 ) -> None:
     """Commit index and detect. ``boxes``: detector -> a list a frame of (x1 of a 40 px box, score, class).
 
-    ``pictures``: a frame's hash, None for one that did not decode; all different where not given.
+    ``pictures``: a frame's hash, None for one that did not decode; all different where not given. ``tick_ns``: of the
+    container's clock; a coarse one gives several frames one time.
     """
     n = len(boxes["a"])
     pictures = [1 << i for i in range(n)] if pictures is None else pictures
@@ -58,7 +63,7 @@ def add_drive(
     index = {
         "recordings": [{**drive, "uri": f"/{name}.mp4", "kind": "video", "started_at": start, "status": "ok"}],
         "frames": [
-            {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz),
+            {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz) // tick_ns * tick_ns,
              "captured_at": start + timedelta(seconds=i / rate_hz)}
             for i in range(n)
         ],
@@ -85,7 +90,7 @@ def add_drive(
     tables = {t: table(t, rows) for t, rows in index.items()}
     store.commit("index", night, name, tables, digest="x", recording_id=name, uri=f"/{name}.mp4")
     tables = {"detections": table("detections", detections), "observations": table("observations", observed)}
-    sees = {d: [True, True] for d in KNOWN.names}
+    sees = sees or {d: [True, True] for d in KNOWN.names}
     store.commit("detect", night, f"{name}-0000", tables, digest=name, sees=sees, **key)
 
 
@@ -172,10 +177,58 @@ def test_a_committee_that_has_not_run_is_said(
         calibrate.run(store, config)
 
 
-def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(store: Store, config: Config) -> None:
+def test_drives_that_say_nothing_of_hardness_are_no_reference(store: Store, config: Config) -> None:
+    add_drive(store, "torn", SECOND, steady([0, 0]), pictures=[None, None])
+    kept = calibrate.run(store, config, drives=["drive-quiet"])
+    with pytest.raises(UsageError, match=r"^none of the 2 frames has a value of committee_errors") as caught:
+        calibrate.run(store, config, drives=["drive-torn"])
+    assert "\n" not in str(caught.value)
+    assert calibrate.run(store, config, drives=["drive-quiet"]).replaced == kept.reference_id
+
+
+def test_what_is_due_is_said_again_until_it_is_scored(store: Store, config: Config) -> None:
+    score_frames.run(store, config, ["quiet", "busy"])
+    calibrate.run(store, config, nights="2026-03-02")
+    again = calibrate.run(store, config, nights="2026-03-02")
+    assert again.replaced == again.reference_id
+    assert again.text().endswith("2 recordings are due to be scored again: `mining score` does it.")
+
+
+def test_a_committee_that_shares_no_class_has_a_reference_all_the_same(
+    tmp_path: Path, config: Config
+) -> None:
+    store = Store(tmp_path / "s", create=True)
+    boxes = {"a": steady([1, 2, 3])["a"], "b": steady([0, 0, 0])["b"]}
+    add_drive(store, "r", FIRST, boxes, sees={"a": [True, False], "b": [False, True]})
+    assert score_frames.run(store, config, ["r"]).problems == []
+    assert rows(store, "SELECT DISTINCT presence_sum, class_disagreement_sum FROM scores") == [(None, None)]
+    assert score_frames.run(store, config, ["r"]).done == 0
+    calibrate.run(store, config)
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def change_a_number(file: Path) -> None:
+    table = pq.read_table(file, partitioning=None)
+    numbers = pa.array([[9.0, None, 1.0]], table.schema.field("box_count").type)
+    pq.write_table(table.set_column(0, table.schema.field("box_count"), numbers), file)
+
+
+def lose_a_signal(file: Path) -> None:
+    table = pq.read_table(file, partitioning=None)
+    numbers = pa.array([None], table.schema.field("box_count").type)
+    pq.write_table(table.set_column(0, table.schema.field("box_count"), numbers), file)
+
+
+@pytest.mark.parametrize("damage", [shorten, change_a_number, lose_a_signal])
+def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(
+    store: Store, config: Config, damage: Callable[[Path], None]
+) -> None:
     score_frames.run(store, config, ["quiet", "busy"])
     (file,) = (store.root / "reference").iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    damage(file)
     with pytest.raises(MiningError, match="make it anew with `mining calibrate --config"):
         score_frames.run(store, config, ["quiet", "busy"])
     assert calibrate.run(store, config).replaced is None
@@ -207,6 +260,20 @@ def test_tracks_and_signals_of_time_reach_the_tables(tmp_path: Path, config: Con
     )
     assert [t[:4] for t in tracks] == [("a", "car", 8, 1), ("b", "bus", 3, 1), ("b", "car", 9, 1)]
     assert len({t[4] for t in tracks}) == 3  # no number stands for two objects, of whatever detector
+
+
+def test_frames_of_one_time_are_scored_and_only_the_first_is_followed(tmp_path: Path, config: Config) -> None:
+    """Thirty frames a second on a clock of tenths: three frames have one time."""
+    store = Store(tmp_path / "s", create=True)
+    car = [[(100.0, 0.8, "car")] for _ in range(15)]
+    add_drive(store, "r", FIRST, {"a": [*car[:6], [], *car[7:]], "b": car}, rate_hz=30, tick_ns=10**8)
+    score_frames.run(store, config, ["r"])
+    found = rows(store, "SELECT flicker, box_count FROM scores ORDER BY frame_id")
+    assert [f[0] for f in found[::3]] == [None, 0, 1, 0, None]
+    assert {f[0] for i, f in enumerate(found) if i % 3} == {None}
+    assert [f[1] for f in found] == [1] * 6 + [0] + [1] * 8
+    tracked = rows(store, "SELECT count(*), count(DISTINCT track_id) FROM tracks WHERE detector = 'b'")
+    assert tracked == [(5, 1)]
 
 
 def test_at_two_frames_a_second_flicker_is_unknown(tmp_path: Path, config: Config) -> None:

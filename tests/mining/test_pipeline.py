@@ -18,7 +18,9 @@ import pytest
 from pycocotools.coco import COCO
 
 from mining import config, pipeline
+from mining.calibration import Calibration
 from mining.pipeline import NightReport
+from mining.signals.calibration import ScoreCalibration
 from mining.store import Store
 from mining.types import MiningError, UsageError
 
@@ -400,6 +402,16 @@ def test_a_late_stage_s_settings_are_checked_first(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         pipeline.run_night(config.load(write_config(tmp_path, shared_data), (override,)))
+
+
+def test_a_calibration_of_other_detectors_is_refused_before_anything_runs(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    Calibration({"0" * 64: ScoreCalibration(1.0, 0.0)}, {}, "other weights").save(tmp_path / "c.json")
+    loaded = config.load(write_config(tmp_path, shared_data), ("score.calibration=c.json",))
+    with pytest.raises(UsageError, match="calibration does not know"):
+        pipeline.run_night(loaded)
+    assert not Store(loaded.store_path).markers("detect")
 
 
 def test_shards_give_the_same_rows_as_one_piece(shared_data: Path, tmp_path: Path) -> None:

@@ -150,6 +150,32 @@ def test_a_member_that_failed_leaves_null_not_zero():
     assert np.isnan(got["expected_error_rate"][11])
 
 
+def test_members_that_share_no_class_cannot_contradict_each_other_on_it():
+    """A detector of class 0 and one of classes 1 and 2: a third that shares two classes with the second makes a difference."""
+    seen = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 1]], bool)
+    vectors = np.where(seen, [[0.8, 0.7, 0.1], [0.8, 0.7, 0.1], [0.8, 0.2, 0.6]], np.nan)
+    boxes_px = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60], [50, 50, 60, 60]])
+
+    def signals(members, ran):
+        n = len(members)
+        b = CommitteeBoxes(
+            np.zeros(n, int), np.arange(n), np.array([0, 1, 1])[members], boxes_px[members],
+            np.nanmax(vectors, axis=1)[members], vectors[members], np.full(n, 0.3), seen[members], np.array(ran),
+        )  # fmt: skip
+        return frame_signals(b, dense(b)[:, :3], dense(b)[:, :3])
+
+    two = signals([0, 1], [[True, True], [True, True]])
+    for how in ("max", "mean", "sum"):
+        assert np.isnan(two[f"presence_{how}"]).all()
+        assert np.isnan(two[f"class_disagreement_{how}"]).all()
+    assert two["box_disagreement_sum"].tolist() == [0, 0]
+    three = signals([0, 1, 2], [[True] * 3, [True, True, False]])
+    assert three["class_disagreement_sum"][0] > 0.05
+    assert three["presence_sum"][0] == 0  # both are sure of it
+    assert np.isnan(three["class_disagreement_sum"][1])  # the third has failed there
+    assert np.isnan(three["presence_sum"][1])
+
+
 def test_a_head_without_edge_distributions_gives_null():
     b = dataclasses.replace(committee(np.random.default_rng(9)), box_std_px=None)
     got = frame_signals(b, dense(b), dense(b))
@@ -170,6 +196,23 @@ def test_the_order_of_rows_changes_nothing_and_bounds_hold(seed):
         assert (first[name][~np.isnan(first[name])] >= 0).all(), name
     for name in ("expected_error_rate", "committee_error_rate"):
         assert (first[name][~np.isnan(first[name])] < 1).all() or name == "committee_error_rate"
+
+
+def test_of_two_equally_sure_boxes_the_first_member_names_the_object():
+    """A detector of class 0, and two of class 1: who is believed decides how many can judge the object."""
+    seen = np.array([[1, 0], [0, 1], [0, 1]], bool)
+    vectors = np.array([[0.8, np.nan], [np.nan, 0.8]])
+
+    def false_alarms(order):
+        b = CommitteeBoxes(
+            np.zeros(2, int), np.array(order), np.zeros(2, int), np.tile([0.0, 0, 9, 9], (2, 1)), np.full(2, 0.8),
+            vectors[order], np.full(3, 0.3), seen, np.ones((1, 3), bool),
+        )  # fmt: skip
+        return committee_errors(b).false_alarms[0]
+
+    real = float(ScoreCalibration.of_threshold(0.3).probability(np.array([0.8]))[0])
+    assert false_alarms([0, 1]) == pytest.approx(1 - real)
+    assert false_alarms([1, 0]) == pytest.approx(1 - real)
 
 
 @settings(max_examples=50, deadline=None)

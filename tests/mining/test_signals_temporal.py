@@ -347,6 +347,17 @@ def test_neighbours_leave_out_what_was_not_looked_at():
     assert len(sequence_of(np.zeros(0), np.zeros(0, bool), np.zeros(0, bool), 1.0)[0]) == 0
 
 
+def test_a_frame_at_the_time_of_the_one_before_is_left_out():
+    picked, continues = sequence_of(
+        np.array([0.0, 0.0, 0.1, 0.1, 0.1, 0.2]),
+        np.array([False, True, True, True, True, True]),
+        np.array([False, False, False, True, False, False]),
+        1.0,
+    )
+    assert picked.tolist() == [1, 2, 5]
+    assert continues.tolist() == [False, True, False]  # the cut fell on a frame that was left out
+
+
 def test_repeats_take_the_value_of_what_they_repeat():
     repeats = np.array([False, True, True, False, False, True])
     got = spread(np.array([5.0, 7.0]), np.array([0, 3]), repeats)

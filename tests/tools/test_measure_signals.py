@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from mining import config, pipeline
+from mining.committee import committee_of
 from mining.schemas import SIGNALS
+from mining.score_frames import Learned
 from mining.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +124,30 @@ def test_the_report_ends_in_one_line_of_json(folder: Path, shared_data: Path, ar
     assert again["figures"]["error_lift"]["bar"] == 3.0
 
 
+def test_a_calibration_from_labels_with_other_names_serves_a_config(
+    folder: Path, shared_data: Path, arguments
+) -> None:
+    """--map names labels; it must not make other detectors of the members."""
+    written = folder / "mapped.json"
+    done = run(*arguments, "--map", "Vehiculo=car", "--write-calibration", written)
+    assert done.returncode == 0, done.stderr
+    path = folder / "calibrated.toml"
+    path.write_text(CONFIG.format(weights=shared_data / "weights"))
+    loaded = config.load(path, (f"score.calibration='{written}'",))
+    learned = Learned.of(loaded, committee_of(loaded))
+    assert learned.calibrations is not None
+    assert len(learned.calibrations) == 2
+
+
+def test_a_copy_in_the_mirror_can_be_a_member(arguments) -> None:
+    weights = arguments[-2]
+    done = run(*arguments[:-1], f"{weights},name=mirror,flip=true,scale=0.9", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["committee"] == ["yolov8n_weather", "mirror"]
+    assert said["signals"]["presence_sum"]["with_errors"] > 0.3
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -136,6 +162,10 @@ def test_the_report_ends_in_one_line_of_json(folder: Path, shared_data: Path, ar
         (["--detectors", "a.pt", "b.pt,colour=red"], "is no setting=value"),
         (["--detectors", "a.pt", "b/a.pt"], "two detectors have one name"),
         (["--detectors", "/nowhere/a.pt", "/nowhere/b.pt"], "/nowhere/a.pt"),
+        (["--detectors", "a.pt", "b.pt,flip=yes"], "flip needs true or false, got 'yes'"),
+        (["--mix", ROOT / "README.md"], "README.md: "),
+        (["--write-calibration", "/nowhere/c.json"], "/nowhere/c.json: No such file or directory"),
+        (["--hardness", "flicker=1"], "flicker cannot be computed"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, extra, message) -> None:
