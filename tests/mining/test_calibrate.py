@@ -88,7 +88,7 @@ def add_drive(
         for i in range(n) for d in KNOWN.names for k, (x, score, kind) in enumerate(boxes[d][i])
     ]  # fmt: skip
     tables = {t: table(t, rows) for t, rows in index.items()}
-    store.commit("index", night, name, tables, digest="x", recording_id=name, uri=f"/{name}.mp4")
+    store.commit("index", night, name, tables, digest="x", content=name, recording_id=name, uri=f"/{name}.mp4")
     tables = {"detections": table("detections", detections), "observations": table("observations", observed)}
     sees = sees or {d: [True, True] for d in KNOWN.names}
     store.commit("detect", night, f"{name}-0000", tables, digest=name, sees=sees, **key)
