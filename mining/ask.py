@@ -90,7 +90,10 @@ def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> Any:
     statements = con.extract_statements(text)
     if len(statements) != 1:
         raise QueryError(f"one statement at a time, got {len(statements)}")
-    kind = statements[0].type
+    try:
+        kind = statements[0].type
+    except ValueError:  # newer than the Python package knows; reading is as old as SQL
+        raise QueryError("only reading is allowed here") from None
     if kind == duckdb.StatementType.EXPLAIN:  # with ANALYZE it runs what it explains
         return _reading_statement(con, _explained_statement(text)) and statements[0]
     if kind == duckdb.StatementType.MULTI:
@@ -118,7 +121,7 @@ def _explained_statement(text: str) -> str:
 
 def _with_line(error: duckdb.Error, con: duckdb.DuckDBPyConnection, text: str, given: dict[str, Any]) -> str:
     """DuckDB's message with the line it is about: only ``execute`` shows that for errors of names, ``sql`` does not."""
-    if isinstance(error, duckdb.BinderException) and "LINE " not in str(error):
+    if isinstance(error, duckdb.BinderException | duckdb.CatalogException) and "LINE " not in str(error):
         try:
             con.execute(text, given)  # fails on the same name, before anything runs
         except duckdb.Error as again:

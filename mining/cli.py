@@ -450,6 +450,25 @@ def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
     click.echo(json.dumps(asdict(found), default=str) if as_json else printable(found.text()))
 
 
+@cli.command()
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_json_option
+def migrate(store_path: Path, as_json: bool) -> None:
+    """Bring a store that an older mining wrote to the columns of this one.
+
+    Recordings, batches and exports stay. Detections, scores and scenes whose columns have changed are due again: the next
+    `mining run` makes them, from the footage.
+
+    Example: mining migrate /data/store
+    """
+    from dataclasses import asdict
+
+    from mining import migrate as migrating
+
+    report = migrating.run(store_path)
+    click.echo(json.dumps(asdict(report)) if as_json else printable(report.text()))
+
+
 @cli.command("config")
 @click.option(
     "--config", "-c", "config_path", help="Check this file and print it with every default filled in."

@@ -55,8 +55,9 @@ def digest(*parts: Any) -> str:
 class Store:
     """One store folder. Opening is cheap; nothing is held open between calls."""
 
-    def __init__(self, root: Path, *, create: bool = False) -> None:
-        """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it."""
+    def __init__(self, root: Path, *, create: bool = False, migrating: bool = False) -> None:
+        """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it (an
+        older one is let pass where ``migrating``)."""
         self.root = root
         if any("=" in part for part in root.absolute().parts):
             raise UsageError(
@@ -74,17 +75,22 @@ class Store:
                 )
             try:
                 (root / "tmp").mkdir(parents=True, exist_ok=True)
-                self.write_file(version_file, json.dumps({"store_version": STORE_VERSION}).encode())
+                self.write_version()
             except OSError as error:
                 raise MiningError(f"{root}: cannot make a store here: {error.strerror}") from None
         try:
-            version = json.loads(version_file.read_bytes())["store_version"]
+            self.version = int(json.loads(version_file.read_bytes())["store_version"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MiningError(f"{version_file}: cannot be read as a store's version: {error}") from None
-        if version != STORE_VERSION:
+        if self.version > STORE_VERSION:
             raise MiningError(
-                f"{root}: written as store version {version}, this mining reads version {STORE_VERSION}; "
-                "use the matching release, or mine into a new store"
+                f"{root}: written as store version {self.version}, this mining reads version {STORE_VERSION}; "
+                "use the release that wrote it, or a newer one"
+            )
+        if self.version < STORE_VERSION and not migrating:
+            raise MiningError(
+                f"{root}: written as store version {self.version}, this mining reads version {STORE_VERSION}; "
+                f"`mining migrate {root}` brings it up"
             )
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -102,6 +108,12 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+    def write_version(self) -> None:
+        """Say that this version wrote the store."""
+        self.write_file(
+            self.root / "mining-store.json", json.dumps({"store_version": STORE_VERSION}).encode()
+        )
 
     def commit(
         self, stage: str, night: date, key: str, tables: Mapping[str, pa.Table], digest: str, **notes: Any
@@ -182,7 +194,7 @@ class Store:
         """
         tables = self.root / "tables" / table
         return [
-            tables / night / f"{name.removesuffix('.json')}.parquet"
+            Path(f"{tables}/{night}/{name.removesuffix('.json')}.parquet")
             for night, name in self._markers_of(_STAGE_OF[table], nights)
         ]
 

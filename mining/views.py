@@ -164,7 +164,7 @@ def sql_type(of: pa.DataType) -> str:
         return f"{sql_type(of.value_type)}[]"
     if pa.types.is_map(of):
         return f"MAP({sql_type(of.key_type)}, {sql_type(of.item_type)})"
-    return _SQL_TYPES[of]
+    return _SQL_TYPES.get(of, str(of).upper())
 
 
 def quoted(text: str) -> str:

@@ -19,6 +19,7 @@ sys.path.insert(
 
 from mining.cli import cli
 from mining.schemas import SIGNALS, TABLES
+from mining.views import VIEW_DOCS, sql_type
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _SOURCE = "<!-- Written by tools/make_docs.py from the code; edit the code instead. -->\n\n"
@@ -43,32 +44,24 @@ def tables() -> str:
         _SOURCE,
         "# Tables\n\nParquet under `STORE/tables/TABLE/night=YYYY-MM-DD/`. `night` is the partition and a column of "
         "every view. A value that was not computed is NULL. Boxes are in pixels of the source frame.\n\n"
-        "The view `mined` joins `frames` with recording, scores and observations, and adds `chosen` and `exported`.\n",
+        "The view `mined` joins `frames` with recording, scores and observations, and adds `chosen` and `exported`. "
+        "[cookbook.md](cookbook.md) asks these tables twenty questions.\n",
     ]
     for name, schema in TABLES.items():
-        parts.append(f"\n## {name}\n\n| column | type | what |\n|---|---|---|\n")
+        parts.append(
+            f"\n## {name}\n\nOne row is {VIEW_DOCS[name]}.\n\n| column | type | what |\n|---|---|---|\n"
+        )
         folded = {f"{signal}_pct" for signal, _ in SIGNALS}
         for field in schema:
             if field.name in folded:
                 continue
             doc = field.metadata[b"doc"].decode()
-            parts.append(f"| {field.name} | {_sql_type(str(field.type))} | {doc} |\n")
+            parts.append(f"| {field.name} | {sql_type(field.type)} | {doc} |\n")
         if folded & set(schema.names):
             parts.append(
                 "| (signal)_pct | FLOAT | share of reference frames below this frame's signal, ties half |\n"
             )
     return "".join(parts)
-
-
-def _sql_type(arrow: str) -> str:
-    for old, new in (
-        ("list<element: float>", "FLOAT[]"), ("list<item: float>", "FLOAT[]"), ("list<element: string>", "VARCHAR[]"),
-        ("list<item: string>", "VARCHAR[]"), ("timestamp[us, tz=UTC]", "TIMESTAMPTZ"), ("string", "VARCHAR"),
-        ("uint64", "UBIGINT"), ("int64", "BIGINT"), ("int32", "INTEGER"), ("double", "DOUBLE"), ("float", "FLOAT"),
-        ("map<", "MAP("), (">", ")"),
-    ):  # fmt: skip
-        arrow = arrow.replace(old, new)
-    return arrow.replace(" ('maps')", "")
 
 
 PAGES = {"commands.md": commands, "tables.md": tables}

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 NIGHT_ELEVATION_DEG = -6.0
 """Civil twilight ends here: without lamps there is too little light to drive by."""
 
-NIGHT_LUMA = 60.0
-"""A frame whose mean luma (0..255) is below this counts as taken at night where no position is known."""
+NIGHT_LUMA = 50.0
+"""A frame whose mean luma (0..255) is below this counts as taken at night where no position is known. The clips and demo
+drives at hand have a mean of 6 to 41 at night, 78 at dusk and 86 or more by day."""
 
 _J2000_S = 946_728_000.0
 """2000-01-01 12:00 UTC in seconds since 1970: the epoch of the formula."""

@@ -31,13 +31,18 @@ class Drive:
     tags: tuple[tuple[str, str], ...] = ()
     embeddings: Any = None
     hashes: Any = None
+    night: date = NIGHT
+    classes: Sequence[str] | None = None
+    """Of each frame, as in ``scores.classes``."""
+    is_night: bool | None = None
+    position_deg: tuple[float, float] | None = None
 
 
 def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -> None:
     """Commit a drive's recordings, frames, observations, (empty) detections and scores."""
     n = len(drive.hardness)
     rng = np.random.default_rng([seed, *drive.recording_id.encode()])
-    start = datetime.combine(NIGHT, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
+    start = datetime.combine(drive.night, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
     ids = [frame_id(drive.recording_id, i) for i in range(n)]
     embeddings = rng.normal(size=(n, 8)) if drive.embeddings is None else np.asarray(drive.embeddings)
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -58,6 +63,8 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
             "frame_index": i,
             "pts_ns": i * 10**9,
             "captured_at": start + timedelta(seconds=i),
+            "latitude_deg": drive.position_deg and drive.position_deg[0],
+            "longitude_deg": drive.position_deg and drive.position_deg[1],
         }
         for i in range(n)
     ]
@@ -72,6 +79,8 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
         {
             "frame_id": ids[i], "committee_id": COMMITTEE, "recording_id": drive.recording_id, "status": "ok",
             "hardness": float(h), "entropy_max_pct": float(h), "presence_sum_pct": 0.5,
+            "drive_id": common["drive_id"], "is_night": drive.is_night,
+            "classes": drive.classes and drive.classes[i],
         }
         for i, h in enumerate(drive.hardness)
     ]  # fmt: skip
@@ -85,12 +94,19 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
     tables = {name: table(name, values) for name, values in rows.items()}
     key = drive.recording_id
     notes = {"recording_id": key, "committee_id": COMMITTEE, "content": key, "failed_to_run": 0, "sees": {}}
-    store.commit("index", NIGHT, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes)
     store.commit(
-        "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes
+        "index", drive.night, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes
+    )
+    store.commit(
+        "detect",
+        drive.night,
+        key,
+        {t: tables[t] for t in ("detections", "observations")},
+        digest="x",
+        **notes,
     )
     scored = {"scores": tables["scores"], "tracks": table("tracks", [])}
-    store.commit("score", NIGHT, key, scored, digest=f"{key}", reference_id=reference_id, **notes)
+    store.commit("score", drive.night, key, scored, digest=f"{key}", reference_id=reference_id, **notes)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

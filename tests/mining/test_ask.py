@@ -12,57 +12,184 @@ import pytest
 
 from mining import ask
 from mining.store import Store
-from mining.types import UsageError
-from tests.mining.synthetic import Drive, store_of
+from mining.types import QueryError, UsageError
+from tests.mining.synthetic import NIGHT, Drive, store_of
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return store_of(tmp_path, Drive("r1", [0.1, 0.9], tags=(("city", "=cmd()"),)), Drive("r2", [0.5]))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("ask")
+    return store_of(folder, Drive("r1", [0.1, 0.9], tags=(("city", "=cmd()"),)), Drive("r2", [0.5]))
 
 
 def test_answers_over_the_views(store: Store) -> None:
     table = ask.query(
-        store.root, "SELECT frame_id, hardness FROM mined WHERE tags['city'] IS NOT NULL ORDER BY hardness"
+        [store.root], "SELECT frame_id, hardness FROM mined WHERE tags['city'] IS NOT NULL ORDER BY hardness"
     )
     assert table["frame_id"].to_pylist() == ["r1-0000000", "r1-0000001"]
-    assert ask.query(store.root, "EXPLAIN SELECT 1").num_rows == 1
-    assert "hardness" in ask.query(store.root, "DESCRIBE mined")["column_name"].to_pylist()
+    for explain in (
+        "EXPLAIN",
+        "EXPLAIN ANALYZE",
+        "/* why? */ explain (ANALYZE, FORMAT json)",
+        "EXPLAIN (FORMAT json)",
+    ):
+        assert ask.query([store.root], f"{explain} SELECT 1").num_rows == 1
+    assert ask.query([store.root], "EXPLAIN (SELECT 1) UNION (SELECT 2)").num_rows == 1
+    assert "hardness" in ask.query([store.root], "DESCRIBE mined")["column_name"].to_pylist()
+    assert ask.query([store.root], "SELECT 1 AS a, 2 AS a, 3 AS a").column_names == ["a", "a_1", "a_2"]
+    assert ask.query([store.root], "-- one;\n(SELECT ';');").num_rows == 1
+
+
+# What colleagues may paste. {store}: the store, {inside}: a file in it that is no committed one, {secret}: one outside,
+# {link}: a link in the store's tables to the secret, {rows}: a committed file.
+ATTACKS = [
+    "DROP VIEW mined",
+    "CREATE TABLE x (i INT)",
+    "CREATE TEMP TABLE x AS SELECT 1",
+    "CREATE MACRO at_night(f) AS false",
+    "INSERT INTO scores SELECT * FROM scores",
+    "DELETE FROM scores",
+    "COPY (SELECT 1) TO '{store}/tables/x.csv'",
+    "COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
+    "COPY scores FROM '{secret}'",
+    "EXPORT DATABASE '{store}/x'",
+    "IMPORT DATABASE '{store}/x'",
+    "EXPLAIN ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
+    "EXPLAIN (ANALYZE) COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
+    "EXPLAIN/**/(FORMAT json, ANALYZE)/**/COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
+    "EXPLAIN -- SELECT\n ANALYZE CREATE TABLE x AS SELECT 1",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "LOAD '{secret}'",
+    "UPDATE EXTENSIONS",
+    "SET enable_external_access = true",
+    "SET allowed_paths = ['{secret}']",
+    "RESET lock_configuration",
+    "PRAGMA enable_profiling",
+    "PRAGMA profiling_output = '{store}/x'",
+    "SET VARIABLE x = 1",
+    "CALL pragma_version()",
+    "CALL enable_logging(storage = 'file', storage_config = {{'path': '{store}/x'}})",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "BEGIN",
+    "CHECKPOINT",
+    "VACUUM",
+    "USE memory",
+    "ATTACH 'x.db'",
+    "ATTACH '{secret}' AS x (READ_ONLY)",
+    "DETACH memory",
+    "CREATE SECRET s (TYPE http)",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; COPY (SELECT 1) TO '{store}/x.csv'",
+    "SELECT 1 /* ; */; -- only a comment?\n DROP VIEW mined --",
+    "/* SELECT 1 */ COPY (SELECT 1) TO '{store}/x.csv'",
+    "WITH x AS (SELECT 1) INSERT INTO scores SELECT * FROM scores",
+    "SELECT * FROM read_text('{secret}')",
+    "SELECT * FROM read_blob('{secret}')",
+    "SELECT * FROM read_csv('{secret}')",
+    "SELECT * FROM read_csv_auto('{store}/tables/../../secret.csv')",
+    "SELECT * FROM read_csv('{link}')",
+    "SELECT * FROM read_text('{inside}')",
+    "SELECT * FROM read_json('{secret}')",
+    "SELECT * FROM read_parquet('{secret}')",
+    "SELECT * FROM parquet_metadata('{secret}')",
+    "SELECT * FROM sniff_csv('{secret}')",
+    "SELECT * FROM '{secret}'",
+    "SELECT * FROM read_text('/proc/self/environ')",
+    "SELECT * FROM read_text('https://example.org/x')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT count(*) FROM glob('{store}/**')",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM query('COPY (SELECT 1) TO ''{store}/x.csv''')",
+    "SELECT * FROM query_table('{secret}')",
+    "SELECT * FROM text",
+    "PIVOT scores ON status USING count(*)",
+    "",
+    "-- nothing",
+    "SELEKT 1",
+    "SELECT no_such_column FROM mined",
+]
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_whatever_writes_or_leaves_the_store_is_refused_in_words(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = store.root.parent / "secret.csv"
+    secret.write_text("password\nhunter2\n")
+    rows, inside = store.table_file("scores", NIGHT, "r1"), store.root / "mining-store.json"
+    link = rows.with_name("link.csv")
+    if not link.exists():
+        link.symlink_to(secret)
+    before = {path: path.read_bytes() for path in store.root.parent.rglob("*") if path.is_file()}
+    with pytest.raises(QueryError) as caught:
+        ask.query(
+            [store.root], text.format(store=store.root, secret=secret, rows=rows, inside=inside, link=link)
+        )
+    assert "hunter2" not in str(caught.value)
+    assert before == {path: path.read_bytes() for path in store.root.parent.rglob("*") if path.is_file()}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_committed_file_may_be_named_and_a_retracted_one_not(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r1", [0.1]))
+    text = f"SELECT * FROM read_parquet('{store.table_file('scores', NIGHT, 'r1')}')"
+    assert ask.query([store.root], text).num_rows == 1
+    store.retract("score", NIGHT, "r1")
+    with pytest.raises(QueryError, match="Cannot access file"):
+        ask.query([store.root], text)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "words"),
     [
-        "DROP VIEW mined",
-        "CREATE TABLE x (i INT)",
-        "COPY (SELECT 1) TO '{store}/tables/x.csv'",
-        "INSTALL httpfs",
-        "SET enable_external_access = true",
-        "SELECT 1; SELECT 2",
-        "ATTACH 'x.db'",
-        "SELECT * FROM read_text('{secret}')",
-        "SELECT * FROM read_csv('{secret}')",
-        "SELECT * FROM '{secret}'",
-        "SELECT * FROM glob('/etc/*')",
-        "SELECT * FROM text",
-        "",
-        "SELEKT 1",
-        "SELECT no_such_column FROM mined",
+        ("SELECT frame_id,\n  hardnes\nFROM mined", ['"hardness"', "LINE 2:", "^^^"]),
+        ("SELECT frame_id,\n  m.hardnes\nFROM mined AS m", ["hardness", "LINE 2:", "^^^"]),
+        ("SELECT *\nFROM minde", ['"mined"', "LINE 2:", "^^^"]),
+        ("SELECT 1\nFROM mined WHERE has_clas(mined, 'car')", ['"has_class"', "LINE 2:"]),
+        ("SELECT 1\nFROM mined\nWHERE hardness >", ["syntax error", "LINE 3:"]),
+        ("SELECT at_night(frames) FROM frames", ["is_night"]),
+        ("PIVOT scores ON status USING count(*)", ["IN ('a', 'b')"]),
     ],
 )
-def test_whatever_writes_or_leaves_the_store_is_refused_in_words(
-    store: Store, tmp_path: Path, text: str
-) -> None:
-    secret = tmp_path / "secret.csv"
-    secret.write_text("password\nhunter2\n")
-    with pytest.raises(UsageError) as caught:
-        ask.query(store.root, text.format(store=store.root, secret=secret))
-    assert "hunter2" not in str(caught.value)
-    assert not (store.root / "tables" / "x.csv").exists()
+def test_an_error_shows_its_line_and_the_nearest_name(store: Store, text: str, words: list[str]) -> None:
+    with pytest.raises(QueryError) as caught:
+        ask.query([store.root], text)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_parameters_are_values_and_never_sql(store: Store) -> None:
+    text = "SELECT frame_id FROM mined WHERE hardness > $least AND tags['city'] = $city AND night = $night"
+    values = dict(map(ask.parameter, ["least=0.5", "city==cmd()", "night=2026-03-14"]))
+    assert ask.query([store.root], text, parameters=values)["frame_id"].to_pylist() == ["r1-0000001"]
+    hostile = {**values, "city": "' OR 1=1 --"}
+    assert ask.query([store.root], text, parameters=hostile).num_rows == 0
+    with pytest.raises(QueryError, match=r"value for \$city: add --param city=VALUE"):
+        ask.query([store.root], text, parameters={"least": 0.5, "night": NIGHT})
+    with pytest.raises(QueryError, match=r"no \$x"):
+        ask.query([store.root], "SELECT 1", parameters={"x": 1})
+    assert ask.parameter('a="5"') == ("a", "5")
+    assert ask.parameter("a=5") == ("a", 5)
+    for wrong in ("a", "1a=1", "=1"):
+        with pytest.raises(UsageError, match="name=value"):
+            ask.parameter(wrong)
+
+
+def test_a_query_that_takes_too_long_is_stopped(store: Store) -> None:
+    with pytest.raises(QueryError, match=r"stopped after 0.2 s"):
+        ask.query(
+            [store.root],
+            "SELECT count(*) FROM range(1000000000000) AS a(i) WHERE hash(i) % 3 = 5",
+            timeout_s=0.2,
+        )
 
 
 def test_every_format_gives_the_same_rows(store: Store, tmp_path: Path) -> None:
-    table = ask.query(store.root, "SELECT frame_id, hardness, tags, captured_at FROM mined ORDER BY frame_id")
+    table = ask.query(
+        [store.root], "SELECT frame_id, hardness, tags, captured_at FROM mined ORDER BY frame_id"
+    )
     for output_format in ("csv", "json", "parquet", "table"):
         ask.write(table, output_format, tmp_path / output_format)
     rows = json.loads((tmp_path / "json").read_text())
@@ -77,7 +204,7 @@ def test_every_format_gives_the_same_rows(store: Store, tmp_path: Path) -> None:
 
 def test_the_screen_gets_no_escape_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = store_of(tmp_path, Drive("r1", [0.1], camera="\x1b[31mred"))
-    ask.write(ask.query(store.root, "SELECT camera FROM mined"), "table", None)
+    ask.write(ask.query([store.root], "SELECT camera FROM mined"), "table", None)
     shown = capsys.readouterr().out
     assert "red" in shown
     assert "\x1b" not in shown
@@ -85,6 +212,6 @@ def test_the_screen_gets_no_escape_sequences(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("output_format", ["csv", "json", "parquet"])
 def test_spans_of_time_are_written_as_text(store: Store, tmp_path: Path, output_format: str) -> None:
-    table = ask.query(store.root, "SELECT max(captured_at) - min(captured_at) AS span FROM mined")
+    table = ask.query([store.root], "SELECT max(captured_at) - min(captured_at) AS span FROM mined")
     ask.write(table, output_format, tmp_path / "out")
     assert (tmp_path / "out").stat().st_size > 0

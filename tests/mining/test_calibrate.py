@@ -48,6 +48,9 @@ def add_drive(
     pictures: list[int | None] | None = None,
     tick_ns: int = 1,
     sees: dict[str, list[bool]] | None = None,
+    start: datetime | None = None,
+    position_deg: tuple[float, float] | None = None,
+    luma: float = 100.0,
 ) -> None:
     """Commit index and detect. ``boxes``: detector -> a list a frame of (x1 of a 40 px box, score, class).
 
@@ -57,14 +60,16 @@ def add_drive(
     n = len(boxes["a"])
     pictures = [1 << i for i in range(n)] if pictures is None else pictures
     ids = [frame_id(name, i) for i in range(n)]
-    start = datetime.combine(night, datetime.min.time(), UTC)
+    start = start or datetime.combine(night, datetime.min.time(), UTC)
+    latitude, longitude = position_deg or (None, None)
     drive = {"recording_id": name, "drive_id": f"drive-{name}", "camera": "front"}
     key = {"recording_id": name, "committee_id": KNOWN.committee_id}
     index = {
         "recordings": [{**drive, "uri": f"/{name}.mp4", "kind": "video", "started_at": start, "status": "ok"}],
         "frames": [
             {**drive, "frame_id": ids[i], "frame_index": i, "pts_ns": round(i * 1e9 / rate_hz) // tick_ns * tick_ns,
-             "captured_at": start + timedelta(seconds=i / rate_hz)}
+             "captured_at": start + timedelta(seconds=i / rate_hz), "latitude_deg": latitude,
+             "longitude_deg": longitude}
             for i in range(n)
         ],
     }  # fmt: skip
@@ -74,7 +79,7 @@ def add_drive(
         if picture is not None:
             bins = np.eye(16)[picture % 16]
             row |= {
-                "luma_mean": 100.0, "sharpness": 50.0, "perceptual_hash": picture, "luma_histogram": bins.tolist(),
+                "luma_mean": luma, "sharpness": 50.0, "perceptual_hash": picture, "luma_histogram": bins.tolist(),
                 "status": "ok", "error": None, "box_count": [(d, len(boxes[d][i])) for d in KNOWN.names],
                 "dense_entropy_max": [("a", [0.5, 0.5])], "dense_entropy_mean": [("a", [0.1, 0.1])],
             }  # fmt: skip
@@ -88,7 +93,10 @@ def add_drive(
         for i in range(n) for d in KNOWN.names for k, (x, score, kind) in enumerate(boxes[d][i])
     ]  # fmt: skip
     tables = {t: table(t, rows) for t, rows in index.items()}
-    store.commit("index", night, name, tables, digest="x", content=name, recording_id=name, uri=f"/{name}.mp4")
+    store.commit(
+        "index", night, name, tables, digest="x", recording_id=name, content=f"{start} {position_deg}",
+        uri=f"/{name}.mp4",
+    )  # fmt: skip
     tables = {"detections": table("detections", detections), "observations": table("observations", observed)}
     sees = sees or {d: [True, True] for d in KNOWN.names}
     store.commit("detect", night, f"{name}-0000", tables, digest=name, sees=sees, **key)
@@ -233,6 +241,50 @@ def test_a_damaged_reference_names_the_cure_and_is_cured_by_it(
         score_frames.run(store, config, ["quiet", "busy"])
     assert calibrate.run(store, config).replaced is None
     assert score_frames.run(store, config, ["quiet", "busy"]).problems == []
+
+
+# -- what queries ask of scores first ----------------------------------------------------------------------------------
+
+
+def test_classes_are_those_that_any_member_sees_at_its_threshold(tmp_path: Path, config: Config) -> None:
+    store = Store(tmp_path / "s", create=True)
+    boxes = {
+        "a": [[], [(0.0, 0.9, "car"), (90.0, 0.2, "bus")], [(0.0, 0.25, "bus")], [], []],
+        "b": [[(0.0, 0.24, "car")], [(0.0, 0.8, "car")], [(0.0, 0.3, "car"), (90.0, 0.3, "car")], [], []],
+    }
+    add_drive(store, "r", FIRST, boxes, pictures=[1, 2, 4, 8, None])
+    score_frames.run(store, config, ["r"])
+    found = rows(store, "SELECT classes, drive_id FROM scores ORDER BY frame_id")
+    assert [f[0] for f in found] == ["", "car", "bus,car", "", None]
+    assert {f[1] for f in found} == {"drive-r"}
+
+
+def test_night_is_told_by_the_sun_and_by_luma_only_without_a_position(tmp_path: Path, config: Config) -> None:
+    store = Store(tmp_path / "s", create=True)
+    noon, midnight = (datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (11, 23))
+    for name, start, position, luma in (
+        ("tunnel", noon, (59.9, 10.7), 10.0),
+        ("lamps", midnight, (59.9, 10.7), 120.0),
+        ("dark", noon, None, 10.0),
+        ("light", midnight, None, 120.0),
+    ):
+        add_drive(store, name, FIRST, steady([1]), start=start, position_deg=position, luma=luma)
+    add_drive(store, "torn", FIRST, steady([0]), pictures=[None])
+    names = ["tunnel", "lamps", "dark", "light", "torn"]
+    score_frames.run(store, config, names)
+    found = {r[0]: r[1:] for r in rows(store, "SELECT recording_id, is_night, sun_elevation_deg FROM scores")}
+    assert {name: night for name, (night, _) in found.items()} == {
+        "tunnel": False, "lamps": True, "dark": True, "light": False, "torn": None,
+    }  # fmt: skip
+    # By astral 3.2, without refraction.
+    assert [found[name][1] for name in names] == [
+        pytest.approx(22.355, abs=0.03), pytest.approx(-37.105, abs=0.03), None, None, None,
+    ]  # fmt: skip
+
+    # A corrected clock is a new row in the index, and the scores follow.
+    add_drive(store, "tunnel", FIRST, steady([1]), start=midnight, position_deg=(59.9, 10.7), luma=10.0)
+    assert score_frames.run(store, config, names).done == 1
+    assert rows(store, "SELECT is_night FROM scores WHERE recording_id = 'tunnel'") == [(True,)]
 
 
 # -- over time, through the tables -------------------------------------------------------------------------------------

@@ -101,6 +101,9 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:
     (store.root / "mining-store.json").write_text('{"store_version": 99}')
     with pytest.raises(MiningError, match="version 99"):
         Store(store.root)
+    (store.root / "mining-store.json").write_text('{"store_version": 1}')
+    with pytest.raises(MiningError, match=f"`mining migrate {store.root}`"):
+        Store(store.root)
     (store.root / "mining-store.json").write_text("{")
     with pytest.raises(MiningError, match="cannot be read"):
         Store(store.root)
