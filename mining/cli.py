@@ -285,7 +285,7 @@ def clip(
 @click.argument("example", metavar="FRAME_ID|IMAGE")
 @_config_option
 @_set_option
-@click.option("--count", "-n", default=20, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--count", "-n", default=20, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--where", default="true", help="Only frames for which this SQL condition over `mined` holds.")
 @click.option(
     "--gap-s",

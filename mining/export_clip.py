@@ -238,10 +238,12 @@ class _Painter:
         painted = rgb.copy()
         sample = int(self._sampled[np.searchsorted(self._sampled, frame_index, side="right") - 1])
         for detector, class_name, confidence, x1, y1, x2, y2 in self._boxes.get(sample, ()):
-            colour = _COLOURS[names.index(detector)]
-            cv2.rectangle(painted, (round(x1), round(y1)), (round(x2), round(y2)), colour, thick)
-            corner = (round(x1), max(round(y1) - 3, round(24 * scale)))
-            _text(painted, f"{class_name} {confidence:.2f}", corner, scale, colour)
+            member = names.index(detector)
+            cv2.rectangle(painted, (round(x1), round(y1)), (round(x2), round(y2)), _COLOURS[member], thick)
+            # Members often agree: every other one writes under the box, not over it.
+            line_px = round(24 * scale)
+            y = min(round(y2) + line_px, rgb.shape[0] - 3) if member % 2 else max(round(y1) - 4, line_px)
+            _text(painted, f"{class_name} {confidence:.2f}", (round(x1), y), scale, _COLOURS[member])
         for row, name in enumerate(names, start=1):
             _text(painted, name, (4, round(30 * scale * row)), scale, _COLOURS[row - 1])
         return painted
@@ -263,6 +265,9 @@ def _write(path: Path, scene_id: str, parts: list[_Part], painter: _Painter, crf
     partial = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MiningError(f"{path.parent}: cannot be made: {error.strerror}") from None
+    try:
         written, lost = _encode(partial, parts, painter, crf)
         if not written:
             raise FootageError(f"scene {scene_id}: none of its {lost} frames decodes")

@@ -73,8 +73,8 @@ def find(
             one of each moment is kept. 0 gives every frame.
 
     Returns:
-        Nearest first, ties by frame_id: rank, frame_id, distance, cosine, drive_id, camera, captured_at, hardness, uri,
-        frame_index.
+        Nearest first, ties by frame_id: rank, frame_id, distance, cosine, hardness, drive_id, camera, captured_at,
+        frame_index, uri.
 
     Raises:
         UsageError: as ``embeddings_of``, or where the condition is wrong.
@@ -114,23 +114,24 @@ def find(
 def _of_frames(store: Store, committee: Committee, frame_ids: list[str]) -> dict[str, FloatArray]:
     if not frame_ids:
         return {}
+    asked = {"frame_ids": frame_ids}
     with store.connect() as con:
         rows = con.execute(
-            "SELECT a.frame_id, o.embedding, o.error, o.frame_id IS NOT NULL AS looked_at, "
-            "EXISTS (FROM frames AS f WHERE f.frame_id = a.frame_id) AS known "
-            "FROM (SELECT unnest($frame_ids::VARCHAR[]) AS frame_id) AS a LEFT JOIN "
-            "(FROM observations WHERE committee_id = $committee_id) AS o USING (frame_id)",
-            {"frame_ids": frame_ids, "committee_id": committee.committee_id},
+            "SELECT frame_id, embedding, error FROM observations "
+            "WHERE committee_id = $committee_id AND list_contains($frame_ids::VARCHAR[], frame_id)",
+            {**asked, "committee_id": committee.committee_id},
         ).fetchall()
-    found = {}
-    for frame_id, embedding, error, looked_at, known in rows:
-        if embedding is not None:
-            found[frame_id] = np.asarray(embedding, np.float32)
-        elif looked_at:
-            raise UsageError(
-                f"frame {frame_id} has no embedding ({error}); take another one, or an image file"
-            )
-        elif known:
+        known = con.execute(
+            "SELECT frame_id FROM frames WHERE list_contains($frame_ids::VARCHAR[], frame_id)", asked
+        ).fetchall()
+    looked_at = {frame_id: (embedding, error) for frame_id, embedding, error in rows}
+    for frame_id in frame_ids:
+        if frame_id in looked_at:
+            if looked_at[frame_id][0] is None:
+                raise UsageError(
+                    f"frame {frame_id} has no embedding ({looked_at[frame_id][1]}); take another one, or an image file"
+                )
+        elif (frame_id,) in known:
             raise UsageError(
                 f"frame {frame_id} was never shown to committee {committee.committee_id}; run `mining detect` with "
                 "this config, or use the config that looked at it"
@@ -140,7 +141,7 @@ def _of_frames(store: Store, committee: Committee, frame_ids: list[str]) -> dict
                 f'no frame is called {frame_id!r} in {store.root}; `mining sql "SELECT frame_id FROM mined"` lists '
                 f"them, and an image file ends in {', '.join(sorted(IMAGE_ENDINGS))}"
             )
-    return found
+    return {frame_id: np.asarray(embedding, np.float32) for frame_id, (embedding, _) in looked_at.items()}
 
 
 def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
@@ -216,5 +217,5 @@ def _answer(found: pa.Table) -> pa.Table:
         "distance": found["distance"],
         "cosine": pa.array(1 - distance**2 / 2, pa.float32()),
     }
-    rest = ("drive_id", "camera", "captured_at", "hardness", "uri", "frame_index")
+    rest = ("hardness", "drive_id", "camera", "captured_at", "frame_index", "uri")
     return pa.table({**columns, **{name: found[name] for name in rest}})

@@ -31,13 +31,16 @@ class Drive:
     tags: tuple[tuple[str, str], ...] = ()
     embeddings: Any = None
     hashes: Any = None
+    night: date = NIGHT
+    telemetry: Sequence[dict[str, float]] = ()
+    """Columns of ``frames`` for the first frames."""
 
 
 def commit(store: Store, drive: Drive, seed: int = 0) -> None:
     """Commit a drive's recordings, frames, observations, (empty) detections and scores."""
     n = len(drive.hardness)
     rng = np.random.default_rng([seed, *drive.recording_id.encode()])
-    start = datetime.combine(NIGHT, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
+    start = datetime.combine(drive.night, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
     ids = [frame_id(drive.recording_id, i) for i in range(n)]
     embeddings = rng.normal(size=(n, 8)) if drive.embeddings is None else np.asarray(drive.embeddings)
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -58,6 +61,7 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
             "frame_index": i,
             "pts_ns": i * 10**9,
             "captured_at": start + timedelta(seconds=i),
+            **(drive.telemetry[i] if i < len(drive.telemetry) else {}),
         }
         for i in range(n)
     ]
@@ -85,12 +89,19 @@ def commit(store: Store, drive: Drive, seed: int = 0) -> None:
     tables = {name: table(name, values) for name, values in rows.items()}
     key = drive.recording_id
     notes = {"recording_id": key, "committee_id": COMMITTEE, "content": key, "failed_to_run": 0, "sees": {}}
-    store.commit("index", NIGHT, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes)
     store.commit(
-        "detect", NIGHT, key, {t: tables[t] for t in ("detections", "observations")}, digest="x", **notes
+        "index", drive.night, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes
+    )
+    store.commit(
+        "detect",
+        drive.night,
+        key,
+        {t: tables[t] for t in ("detections", "observations")},
+        digest="x",
+        **notes,
     )
     scored = {"scores": tables["scores"], "tracks": table("tracks", [])}
-    store.commit("score", NIGHT, key, scored, digest=f"{key}", reference_id="x", **notes)
+    store.commit("score", drive.night, key, scored, digest=f"{key}", reference_id="x", **notes)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
