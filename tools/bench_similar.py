@@ -4,6 +4,7 @@
 
 The store is made under --folder unless it is there (one recording has 1,000 frames), and stays; delete it afterwards.
 Printed: seconds and CPU seconds of one answer, those of a plain walk over the Parquet files with numpy, and peak memory.
+The bar is on the ratio of CPU time, which other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mining.types import frame_id
 COMMITTEE = Committee("a-00000000", ("a",), ("car",), (0.25,))
 FRAMES_PER_RECORDING = 1000
 COUNT = 20
-SECONDS_BAR, MEMORY_BAR_MB = 10.0, 1000
+RATIO_BAR, MEMORY_BAR_MB = 2.0, 1000
 
 
 def main() -> None:
@@ -53,17 +54,17 @@ def main() -> None:
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     embedding = similar.embeddings_of(store, config, COMMITTEE, [example])[0]
     wanted, plain_seconds, plain_cpu_s = _timed(lambda: _walk(store, example, embedding))
+    same, ratio = found["frame_id"].to_pylist() == wanted, cpu_s / plain_cpu_s
     figures = {
         "frames": options.frames,
-        "same_answer": {"value": found["frame_id"].to_pylist() == wanted, "bar": True},
-        "seconds": {"value": round(seconds, 2), "bar": SECONDS_BAR},
-        "peak_mb": {"value": peak_mb, "bar": MEMORY_BAR_MB},
+        "seconds": round(seconds, 2),
         "cpu_s": round(cpu_s, 2),
         "plain_walk_seconds": round(plain_seconds, 2),
         "plain_walk_cpu_s": round(plain_cpu_s, 2),
-        "holds": found["frame_id"].to_pylist() == wanted
-        and seconds <= SECONDS_BAR
-        and peak_mb <= MEMORY_BAR_MB,
+        "same_answer": {"value": same, "bar": True},
+        "cpu_ratio_to_plain_walk": {"value": round(ratio, 2), "bar": RATIO_BAR},
+        "peak_mb": {"value": peak_mb, "bar": MEMORY_BAR_MB},
+        "holds": same and ratio <= RATIO_BAR and peak_mb <= MEMORY_BAR_MB,
     }
     print(json.dumps(figures) if options.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
 
