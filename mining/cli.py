@@ -261,6 +261,110 @@ def export(
 
 
 @cli.command()
+@click.argument("scene_ids", metavar="SCENE_ID...", nargs=-1, required=True)
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--to",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="FILE.mp4, or a folder that gets SCENE_ID.mp4 for each scene; this folder where absent.",
+)
+@click.option(
+    "--margin-s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 86400),
+    help="Seconds before the first hard frame and after the last.",
+)
+@click.option("--boxes", is_flag=True, help="Draw what each detector saw, held until the next sampled frame.")
+@click.option(
+    "--crf",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 51),
+    help="Quality of H.264 (x264's constant rate factor): 1 is the best.",
+)
+def clip(
+    scene_ids: tuple[str, ...],
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    to: Path,
+    margin_s: float,
+    boxes: bool,
+    crf: int,
+) -> None:
+    """Write scenes as clips: MP4, H.264 (x264), every frame of the footage at its own time.
+
+    A scene that lies in several files of a drive and camera becomes one clip. Ids are in the table `scenes`. Exit code 1
+    where a scene could not be written: its footage is gone, or has changed since it was indexed.
+
+    Example: mining clip 3f1c9a0b5d7e2468 --config night.toml --to crash.mp4 --boxes
+    """
+    from dataclasses import asdict
+
+    from mining import export_clip
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    store = Store(config.store_path)
+    clips = export_clip.run(store, config, scene_ids, to, margin_s=margin_s, boxes=boxes, crf=crf)
+    if as_json:
+        click.echo(json.dumps([asdict(done) for done in clips]))
+    for done in clips:
+        if done.error is not None:
+            _say(f"error: {done.error}")
+        elif not as_json:
+            lost = f"; {done.lost} frames could not be decoded and are left out" if done.lost else ""
+            click.echo(printable(f"{done.path}: {done.seconds:.1f} s, {done.frames} frames{lost}"))
+    if any(done.error is not None for done in clips):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("example", metavar="FRAME_ID|IMAGE")
+@_config_option
+@_set_option
+@click.option("--count", "-n", default=20, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--where", default="true", help="Only frames for which this SQL condition over `mined` holds.")
+@click.option(
+    "--gap-s",
+    type=click.FloatRange(0, 86400),
+    help="Least time between two answers of one drive and camera; select.min_gap_s where absent, 0 for every frame.",
+)
+@click.option("--format", "output_format", type=click.Choice(["table", "csv", "json"]), default="table")
+def similar(
+    example: str,
+    config_path: str,
+    overrides: tuple[str, ...],
+    count: int,
+    where: str,
+    gap_s: float | None,
+    output_format: str,
+) -> None:
+    """Find the frames of all nights that look most like a frame, or like an image file.
+
+    Near is by embedding: Euclidean distance of the L2-normalised embeddings of the config's first detector, 0 to 2, and
+    their cosine. The frame itself and its own moment are left out, and of each other moment the nearest frame is shown.
+
+    Example: mining similar deer.jpg --config night.toml -n 50 --where "luma_mean < 40"
+    """
+    from mining import similar as looking
+    from mining.ask import write
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    if looking.is_image(example):
+        example = str(Path(example).absolute())  # people name files from where they stand
+    found = looking.find(Store(config.store_path), config, example, count=count, where=where, gap_s=gap_s)
+    if found.num_rows < count:
+        _say(f"{found.num_rows} of {count} frames: no more are eligible")
+    write(found, output_format, None)
+
+
+@cli.command()
 @_config_option
 @_set_option
 @_json_option

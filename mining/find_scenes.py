@@ -1,4 +1,10 @@
-"""Scores -> scenes: runs of hard frames, one file a night, in SQL (``sql/scenes.sql``)."""
+"""Scores -> scenes: runs of hard frames of one drive and camera, over the files that the drive is cut into.
+
+One file a night, in SQL (``sql/scenes.sql``). The night is the UTC day on which a recording began: a recording that goes
+on after midnight keeps its scenes whole, while a drive cut into files at midnight has its second file in the next night,
+and a run over that border is two scenes. A clip of either shows the other side as far as its margin reaches: it is cut
+by time, not by night.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ from mining.schemas import SCENES
 from mining.store import Store, digest, sql_file
 from mining.types import StageReport
 
-SCENES_VERSION = 1
+SCENES_VERSION = 2
 """Raise when the rows of this stage change for the same input."""
 
 

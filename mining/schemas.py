@@ -230,18 +230,34 @@ SCORES = _table(
 )
 
 SCENES = _table(
-    ("scene_id", pa.string(), ""),
+    (
+        "scene_id",
+        pa.string(),
+        "made from committee, drive, camera and start; a run that goes on in a file of the next night is a scene of each",
+    ),
     ("committee_id", pa.string(), ""),
     ("drive_id", pa.string(), ""),
     ("camera", pa.string(), ""),
     ("recording_id", pa.string(), "the recording of the peak"),
+    (
+        "recording_ids",
+        pa.list_(pa.string()),
+        "every recording that holds a hard frame of the run: a drive may be cut into files",
+    ),
     ("start_ns", pa.int64(), "nanoseconds since 1970 of the first hard frame"),
     ("end_ns", pa.int64(), "of the last"),
-    ("frames", pa.int32(), "sampled frames in the run"),
+    ("duration_s", pa.float64(), "first to last hard frame; 0 for a run of one frame"),
+    ("frames", pa.int32(), "hard frames in the run, of those that were sampled"),
     ("mean_hardness", _F32, ""),
     ("peak_hardness", _F32, ""),
     ("peak_frame_id", pa.string(), ""),
     ("classes", pa.list_(pa.string()), "fleet classes seen in the run, by any member at its threshold"),
+    ("speed_min_mps", pa.float64(), "telemetry of the hard frames; NULL where none of them has it"),
+    ("speed_max_mps", pa.float64(), ""),
+    ("latitude_min_deg", pa.float64(), "with the next three: box around the hard frames, NULL where unknown"),
+    ("latitude_max_deg", pa.float64(), ""),
+    ("longitude_min_deg", pa.float64(), ""),
+    ("longitude_max_deg", pa.float64(), ""),
 )
 
 SELECTIONS = _table(

@@ -36,6 +36,8 @@ class Drive:
     """Of each frame, as in ``scores.classes``."""
     is_night: bool | None = None
     position_deg: tuple[float, float] | None = None
+    telemetry: Sequence[dict[str, float]] = ()
+    """Columns of ``frames`` for the first frames."""
 
 
 def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -> None:
@@ -65,6 +67,7 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
             "captured_at": start + timedelta(seconds=i),
             "latitude_deg": drive.position_deg and drive.position_deg[0],
             "longitude_deg": drive.position_deg and drive.position_deg[1],
+            **(drive.telemetry[i] if i < len(drive.telemetry) else {}),
         }
         for i in range(n)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mining import find_scenes
 from mining.committee import Committee
 from mining.config import Config
 from mining.store import Store
-from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
+from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, commit, store_of
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,39 @@ def test_cameras_do_not_mix_and_recordings_of_one_drive_do(tmp_path: Path) -> No
     )
     find_scenes.run(store, config(max_gap_s=2.0), ["r0", "r1", "r2"])
     assert sorted((row["camera"], row["frames"]) for row in scenes(store)) == [("front", 10), ("rear", 5)]
+
+
+def test_a_scene_tells_length_recordings_and_the_telemetry_of_its_hard_frames(tmp_path: Path) -> None:
+    places = [(10.0, 59.9, -0.2), (4.0, 59.8, 0.1), (99.0, 1.0, 1.0), (7.0, 59.95, -0.3)]
+    telemetry = [dict(zip(("speed_mps", "latitude_deg", "longitude_deg"), p, strict=True)) for p in places]
+    store = store_of(
+        tmp_path,
+        Drive("r1", [0.9, 0.9, 0.1, 0.9], drive_id="d", telemetry=telemetry),  # the third frame is not hard
+        Drive("r0", [0.9, 0.9], drive_id="d", start_s=4.5),  # without telemetry
+        Drive("r2", [0.9, 0.9], drive_id="e"),
+    )
+    find_scenes.run(store, config(max_gap_s=2.0), ["r0", "r1", "r2"])
+    first, other = scenes(store)
+    assert first["duration_s"] == pytest.approx(5.5)
+    assert (first["frames"], first["recording_ids"]) == (5, ["r0", "r1"])
+    assert (first["speed_min_mps"], first["speed_max_mps"]) == (4.0, 10.0)
+    assert (first["latitude_min_deg"], first["latitude_max_deg"]) == (59.8, 59.95)
+    assert (first["longitude_min_deg"], first["longitude_max_deg"]) == (-0.3, 0.1)
+    assert other["duration_s"] == pytest.approx(1.0)
+    assert {other[name] for name in other if name.startswith(("speed", "latitude", "longitude"))} == {None}
+
+
+def test_midnight_cuts_a_drive_of_two_files_but_not_a_recording(tmp_path: Path) -> None:
+    late = 86_400 - 3
+    whole = Drive("r0", [0.9] * 6, drive_id="whole", start_s=late)
+    evening = Drive("r1", [0.9] * 3, drive_id="cut", start_s=late)
+    morning = Drive("r2", [0.9] * 3, drive_id="cut", night=NIGHT + timedelta(days=1))
+    find_scenes.run(store := store_of(tmp_path, whole, evening, morning), config(), ["r0", "r1", "r2"])
+    assert [(row["drive_id"], str(row["night"]), row["frames"]) for row in scenes(store)] == [
+        ("cut", "2026-03-14", 3),
+        ("cut", "2026-03-15", 3),
+        ("whole", "2026-03-14", 6),
+    ]
 
 
 def test_nothing_changed_means_nothing_to_do_and_new_scores_replace_the_scenes(tmp_path: Path) -> None:
