@@ -69,6 +69,12 @@ class Picks:
     none yet."""
 
 
+def check_k(k: int) -> None:
+    """Raise ValueError for a negative number of picks."""
+    if k < 0:
+        raise ValueError(f"k is {k}; need 0 or above")
+
+
 class Strategy(Protocol):
     """Choose ``min(k, n)`` of ``n`` candidates. Same input and seed, same picks, whatever the order of the rows."""
 
