@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -24,11 +24,24 @@ class Candidates:
     taken: FloatArray
     """[m, d] embeddings, each of length 1, of frames that are labelled or were chosen before; m may be 0."""
 
+    stratum: NDArray[np.str_] = field(default_factory=lambda: np.array(""))
+    """[n] the group that a frame counts towards; one name alone stands for all rows."""
+
     def __post_init__(self) -> None:
         """Check shapes and values; the message says what to mend."""
         n = len(self.frame_id)
         if self.frame_id.dtype.kind != "U":
             raise ValueError(f"Candidates.frame_id must be an array of str, got {self.frame_id.dtype}")
+        if self.stratum.ndim == 0:
+            object.__setattr__(self, "stratum", np.broadcast_to(self.stratum, (n,)))
+        if self.stratum.dtype.kind != "U" or self.stratum.shape != (n,):
+            raise ValueError(
+                f"Candidates.stratum must be an array of str of shape {(n,)}, "
+                f"got {self.stratum.dtype} of shape {self.stratum.shape}"
+            )
+        for what in ("hardness", "embeddings", "taken"):
+            if getattr(self, what).dtype != np.float32:
+                raise ValueError(f"Candidates.{what} must be float32, got {getattr(self, what).dtype}")
         if self.hardness.shape != (n,):
             raise ValueError(f"Candidates.hardness has shape {self.hardness.shape}, not {(n,)}")
         if self.embeddings.ndim != 2 or len(self.embeddings) != n:
@@ -41,7 +54,7 @@ class Candidates:
         if not ((self.hardness >= 0) & (self.hardness <= 1)).all():
             raise ValueError("Candidates.hardness must lie in 0..1; leave out frames without a score")
         for what, vectors in (("embeddings", self.embeddings), ("taken", self.taken)):
-            length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))
+            length = np.sqrt(np.vecdot(vectors, vectors))
             if np.isnan(length).any():
                 raise ValueError(
                     f"Candidates.{what} holds NaN in {int(np.isnan(length).sum())} of {len(length)} rows; "
@@ -67,6 +80,12 @@ class Picks:
     distance_to_nearest: FloatArray
     """[p] Euclidean distance (0..2) of each pick to the nearest frame taken or picked before it; NaN where there was
     none yet."""
+
+
+def check_k(k: int) -> None:
+    """Raise ValueError for a negative number of picks."""
+    if k < 0:
+        raise ValueError(f"k is {k}; need 0 or above")
 
 
 class Strategy(Protocol):

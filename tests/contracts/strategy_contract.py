@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
@@ -15,11 +17,13 @@ def make_candidates(n: int, *, taken: int = 0, d: int = 16, seed: int = 0, repea
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     if repeats:
         vectors[n - repeats : n] = vectors[:repeats]
+    names = np.array([f"drive{i % 7}-{i:07d}" for i in rng.permutation(n)], dtype=np.str_)
     return Candidates(
-        frame_id=np.array([f"drive{i % 7}-{i:07d}" for i in rng.permutation(n)], dtype=np.str_),
+        frame_id=names,
         hardness=np.round(rng.random(n), 1).astype(np.float32),
         embeddings=vectors[:n],
         taken=vectors[n:],
+        stratum=names.astype("<U6"),  # the drive
     )
 
 
@@ -27,6 +31,8 @@ class StrategyContract:
     """The contract."""
 
     strategy: Strategy
+    beginnings = True
+    """Whether a smaller batch is the beginning of a larger one, whatever the strata."""
 
     def choose(self, candidates: Candidates, k: int, seed: int = 0) -> Picks:
         return type(self).strategy(candidates, k, seed)
@@ -49,6 +55,8 @@ class StrategyContract:
 
     def test_fewer_picks_are_the_first_of_more(self):
         candidates = make_candidates(80, taken=4)
+        if not self.beginnings:
+            candidates = replace(candidates, stratum=np.array("one"))
         assert self.choose(candidates, 10).index.tolist() == self.choose(candidates, 50).index[:10].tolist()
 
     def test_same_seed_same_picks(self):
@@ -70,6 +78,7 @@ class StrategyContract:
                     candidates.hardness[order],
                     candidates.embeddings[order],
                     candidates.taken,
+                    candidates.stratum[order],
                 ),
                 90,
                 seed=3,
@@ -80,11 +89,12 @@ class StrategyContract:
 
     def test_input_is_left_alone(self):
         candidates = make_candidates(40, taken=5)
-        before = [getattr(candidates, name).copy() for name in candidates.__slots__]
-        for name in candidates.__slots__:
+        names = [field.name for field in fields(candidates)]
+        before = [getattr(candidates, name).copy() for name in names]
+        for name in names:
             getattr(candidates, name).flags.writeable = False
         self.choose(candidates, 20)
-        for name, copy in zip(candidates.__slots__, before, strict=True):
+        for name, copy in zip(names, before, strict=True):
             np.testing.assert_array_equal(getattr(candidates, name), copy)
 
     @pytest.mark.parametrize("taken", [0, 9])
@@ -100,6 +110,25 @@ class StrategyContract:
                 )
             else:
                 assert np.isnan(distance)
+
+    @pytest.mark.parametrize("taken", [0, 2])
+    def test_one_dimension(self, taken):
+        candidates = make_candidates(30, taken=taken, d=1)  # every embedding is 1 or -1
+        picks = self.choose(candidates, 40)
+        assert sorted(picks.index.tolist()) == list(range(30))
+
+    @pytest.mark.parametrize("hardness", [0.0, 1.0])
+    def test_all_the_same(self, hardness):
+        candidates = make_candidates(20)
+        candidates = replace(
+            candidates,
+            hardness=np.full(20, hardness, np.float32),
+            embeddings=np.tile(candidates.embeddings[0], (20, 1)),
+        )
+        picks = self.choose(candidates, 20)
+        assert sorted(picks.index.tolist()) == list(range(20))
+        assert np.isnan(picks.distance_to_nearest[0])
+        assert (picks.distance_to_nearest[1:] == 0).all()
 
     def test_negative_k_is_refused(self):
         with pytest.raises(ValueError, match="k is -1"):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from mining.strategies import STRATEGIES, Candidates
 from mining.strategies import distance as distance_module
 from mining.strategies.distance import distances_when_picked
 from tests.contracts.strategy_contract import StrategyContract, make_candidates
+from tools.bench_select import plain_greedy
+
+# The package hands out the functions of the same names.
+k_center_module = sys.modules["mining.strategies.k_center"]
+facility_location_module = sys.modules["mining.strategies.facility_location"]
 
 
 class TestTopK(StrategyContract):
@@ -92,6 +100,171 @@ class TestKCenter(StrategyContract):
         assert candidates.frame_id[self.choose(candidates, 5).index].tolist() == ["a", "b", "c", "d", "e"]
 
 
+    @pytest.mark.parametrize("kind", ["random", "clusters", "repeats", "one-hot", "not quite unit", "many taken"])
+    @pytest.mark.parametrize("any_hardness", [True, False])
+    def test_bounds_and_blocks_change_no_pick(self, monkeypatch, kind, any_hardness):
+        monkeypatch.setattr(k_center_module, "_ACTIVE_ROWS", 40)
+        monkeypatch.setattr(k_center_module, "_ROWS_PER_BLOCK", 64)
+        monkeypatch.setattr(k_center_module, "_CENTRES_PER_BLOCK", 8)
+        candidates = by_name(make_candidates(1500, taken=200 if kind == "many taken" else 0, d=24))
+        vectors = candidates.embeddings.copy()
+        if kind == "clusters":
+            vectors = vectors[:30][np.arange(1500) % 30] + 0.05 * vectors
+        elif kind == "repeats":
+            vectors = vectors[np.arange(1500) % 200]
+        elif kind == "one-hot":
+            vectors = np.eye(24, dtype=np.float32)[np.arange(1500) % 24]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        if kind == "not quite unit":
+            vectors *= np.linspace(0.9992, 1.0008, 1500, dtype=np.float32)[:, None]
+        hardness = candidates.hardness if any_hardness else np.full(1500, 0.5, np.float32)
+        candidates = replace(candidates, embeddings=vectors, hardness=hardness)
+        for k in (1, 2, 3, 90, 400, 1500):
+            assert self.choose(candidates, k).index.tolist() == plain_greedy(candidates, k).tolist()
+
+    def test_hardness_of_zero_comes_after_all_others_by_distance(self):
+        candidates = by_name(make_candidates(200, taken=3))
+        hardness = np.where(np.arange(200) < 50, candidates.hardness, 0).astype(np.float32)
+        candidates = replace(candidates, hardness=hardness)
+        picks = self.choose(candidates, 200).index
+        assert picks.tolist() == plain_greedy(candidates, 200).tolist()
+        assert (hardness[picks] > 0).argmin() == (hardness > 0).sum()
+
+
+class TestKMeansPP(StrategyContract):
+    strategy = staticmethod(STRATEGIES["k_means_pp"])
+
+    @pytest.mark.parametrize("taken", [0, 2])
+    def test_chances_are_those_of_the_definition(self, taken):
+        candidates = make_candidates(12, taken=taken, d=3, seed=4)
+        draws = 4000
+        count = Counter(tuple(self.choose(candidates, 2, seed).index.tolist()) for seed in range(draws))
+        chance = two_draws(candidates)
+        assert set(count) <= set(chance)
+        likely = [pair for pair, p in chance.items() if p * draws >= 5]
+        seen = [count[pair] for pair in likely]
+        want = [chance[pair] * draws for pair in likely]
+        rest = draws - sum(want)
+        assert chisquare([*seen, draws - sum(seen)], [*want, rest]).pvalue > 1e-4
+
+    def test_the_seed_decides(self):
+        candidates = make_candidates(80)
+        assert len({tuple(self.choose(candidates, 10, seed).index.tolist()) for seed in range(5)}) == 5
+
+    def test_those_without_hardness_and_repeats_come_last(self):
+        candidates = make_candidates(60, repeats=20, taken=2)  # rows 40..59 repeat rows 0..19
+        hardness = np.where(np.arange(60) % 20 < 10, 0.5, 0).astype(np.float32)
+        picks = self.choose(replace(candidates, hardness=hardness), 60)
+        assert (hardness[picks.index[:20]] > 0).all()
+        assert (hardness[picks.index[20:40]] == 0).all()
+        assert (picks.distance_to_nearest[40:] == 0).all()
+        assert (hardness[picks.index[40:50]] > 0).all()
+
+
+class TestFacilityLocation(StrategyContract):
+    strategy = staticmethod(STRATEGIES["facility_location"])
+
+    @pytest.mark.parametrize("taken", [0, 1, 40])
+    @pytest.mark.parametrize("d", [2, 16, 128])
+    def test_equals_greedy_that_looks_at_every_frame(self, taken, d):
+        candidates = make_candidates(150, taken=taken, d=d, seed=d)
+        assert self.choose(candidates, 70).index.tolist() == plain_facility_location(candidates, 70)
+
+    def test_block_sizes_change_no_pick(self, monkeypatch):
+        candidates = make_candidates(300, taken=10, repeats=100)
+        want = self.choose(candidates, 300).index.tolist()
+        for name, value in (("_COLUMNS_PER_BLOCK", 7), ("_ROWS_PER_BLOCK", 3), ("_FIRST_ROWS", 1)):
+            monkeypatch.setattr(facility_location_module, name, value)
+        assert self.choose(candidates, 300).index.tolist() == want
+
+    def test_the_first_stands_for_the_hard_crowd(self):
+        rng = np.random.default_rng(3)
+        centres = np.eye(8, dtype=np.float32)[:2]
+        vectors = np.repeat(centres, [20, 30], axis=0) + rng.normal(0, 0.05, (50, 8)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        hardness = np.repeat([0.9, 0.3], [20, 30]).astype(np.float32)
+        names = np.array([f"{i:02d}" for i in range(50)])
+        candidates = Candidates(names, hardness, vectors, np.empty((0, 8), np.float32))
+        first, second = self.choose(candidates, 2).index
+        assert first < 20 <= second
+        # And once the hard crowd is taken, the other one is first.
+        assert self.choose(replace(candidates, taken=vectors[:20]), 1).index[0] >= 20
+
+
+class TestStratified(StrategyContract):
+    strategy = staticmethod(STRATEGIES["stratified"])
+    beginnings = False
+
+    def test_shares_by_largest_remainder(self):
+        # 21.0, 8.4, 8.4, 4.2 of 42: the remainders of b and c are equal, and b comes first by name.
+        sizes = {"a": 50, "b": 20, "c": 20, "d": 10}
+        candidates = replace(make_candidates(100), stratum=np.repeat(list(sizes), list(sizes.values())))
+        picks = self.choose(candidates, 42)
+        assert Counter(candidates.stratum[picks.index].tolist()) == {"a": 21, "b": 9, "c": 8, "d": 4}
+
+    def test_hardest_of_each_stratum_and_hardest_first(self):
+        candidates = make_candidates(90)
+        index = self.choose(candidates, 30).index
+        order = sorted(range(90), key=lambda i: (-candidates.hardness[i], candidates.frame_id[i]))
+        assert index.tolist() == [i for i in order if i in set(index.tolist())]
+        for name in np.unique(candidates.stratum):
+            those = [i for i in order if candidates.stratum[i] == name]
+            got = [i for i in index.tolist() if candidates.stratum[i] == name]
+            assert got == those[: len(got)]
+
+    def test_one_stratum_is_top_k(self):
+        candidates = replace(make_candidates(40), stratum=np.array(""))
+        want = STRATEGIES["top_k"](candidates, 15, 0).index.tolist()
+        assert self.choose(candidates, 15).index.tolist() == want
+
+
+def by_name(candidates):
+    """The same candidates in order of frame_id."""
+    order = np.argsort(candidates.frame_id)
+    return Candidates(
+        candidates.frame_id[order],
+        candidates.hardness[order],
+        candidates.embeddings[order],
+        candidates.taken,
+        candidates.stratum[order],
+    )
+
+
+def two_draws(candidates):
+    """The chance of each ordered pair under D^2 sampling weighted by hardness."""
+    vectors, taken = candidates.embeddings.astype(np.float64), candidates.taken.astype(np.float64)
+    hardness = candidates.hardness.astype(np.float64)
+
+    def chances(centres):
+        if not len(centres):
+            return hardness / hardness.sum()
+        weight = hardness * ((vectors[:, None] - centres[None]) ** 2).sum(axis=2).min(axis=1)
+        return weight / weight.sum()
+
+    first = chances(taken)
+    return {
+        (i, j): first[i] * p
+        for i in np.flatnonzero(first).tolist()
+        for j, p in enumerate(chances(np.concatenate([taken, vectors[i : i + 1]])).tolist())
+        if p > 1e-6
+    }
+
+
+def plain_facility_location(candidates, k):
+    """The definition: for each pick, the whole sum for every frame."""
+    vectors = candidates.embeddings.astype(np.float64)
+    similarity = (1 + vectors @ vectors.T) / 2
+    cover = np.max((1 + vectors @ candidates.taken.T.astype(np.float64)) / 2, axis=1, initial=0)
+    names = np.argsort(candidates.frame_id)
+    chosen: list[int] = []
+    for _ in range(k):
+        total = (candidates.hardness * np.maximum(similarity, cover)).sum(axis=1)
+        total[chosen] = -1
+        chosen.append(int(names[np.flatnonzero(total[names] >= total.max() - 1e-10)[0]]))
+        cover = np.maximum(cover, similarity[chosen[-1]])
+    return chosen
+
+
 def slow_k_center(candidates, k):
     """The definition, one pick and one candidate after the other, in float64."""
     vectors = candidates.embeddings.astype(np.float64)
@@ -138,6 +311,10 @@ def test_distances_do_not_depend_on_block_sizes(monkeypatch):
         ("hardness", np.array([0, 0, 0, 0, 1.5], np.float32), r"hardness must lie in 0\.\.1"),
         ("hardness", np.zeros(4, np.float32), r"hardness has shape \(4,\)"),
         ("frame_id", np.arange(5), "must be an array of str"),
+        ("stratum", np.arange(5), "stratum must be an array of str"),
+        ("stratum", np.array(["a", "b"]), r"of shape \(5,\), got <U1 of shape \(2,\)"),
+        ("hardness", np.zeros(5), "hardness must be float32, got float64"),
+        ("embeddings", np.eye(5, 16), "embeddings must be float32, got float64"),
     ],
 )
 def test_candidates_refuse_what_no_strategy_can_use(name, value, message):
