@@ -133,6 +133,7 @@ class _Choice:
                     hardness=self.frames.hardness[pool],
                     embeddings=embeddings,
                     taken=self.taken,
+                    stratum=self.frames.stratum[pool].astype(np.str_),
                 ),
                 wanted,
                 select.seed,

@@ -189,6 +189,8 @@ def _kept_out(
         return [
             f"the batch was chosen by committee {marker['committee_id']}: explain it with the config that chose it"
         ]
+    if "select" not in marker:
+        return ["the batch was chosen by an older mining, which did not write its settings down"]
     if frame["hardness"] is None:
         what = "was not looked at yet" if frame["status"] is None else f"has no score ({frame['error']})"
         return [f"it {what}: run `mining run`, or see the reason above"]
@@ -371,6 +373,8 @@ def diff(store: Store, one: str, two: str) -> Difference:
         if name not in batches:
             known = ", ".join(sorted(batches)[-5:]) or "none yet"
             raise UsageError(f"no batch is called {name!r}; the latest: {known}")
+        if "select" not in batches[name]:
+            raise UsageError(f"{name} was chosen by an older mining, which did not write its settings down")
     before, after = (SelectConfig.model_validate(batches[name]["select"]).model_dump() for name in (one, two))
     with store.connect() as con:
         asked = {"one": one, "two": two}

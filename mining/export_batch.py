@@ -67,7 +67,7 @@ def run(
             f"{committee.committee_id}: export with the config that chose it"
         )
     rows = _batch_rows(store, chosen_in or store, batch_id)
-    if chosen_in is not None or selected["select"]["other_stores"]:
+    if chosen_in is not None or selected.get("select", {}).get("other_stores"):
         elsewhere = sum(row["uri"] is None for row in rows)
         rows = [row for row in rows if row["uri"] is not None]
         if elsewhere:

@@ -17,6 +17,7 @@ from mining.choose import Chosen, Reader, choose
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
 from mining.schemas import SELECTIONS, SLICES
+from mining.similar import embeddings_of
 from mining.store import Store, digest, sql_file
 from mining.strategies import STRATEGIES
 from mining.types import FloatArray, StageReport, UsageError
@@ -117,7 +118,9 @@ def _scored(
 
 def examples_of(store: Store, config: Config, committee: Committee) -> FloatArray:
     """[m, d] embeddings of the frames and images that ``select.like`` names."""
-    return np.empty((0, 1), np.float32)
+    if not config.select.like:
+        return np.empty((0, 1), np.float32)
+    return embeddings_of(store, config, committee, config.select.like)
 
 
 def _taken(con: duckdb.DuckDBPyConnection, committee: Committee, select: SelectConfig) -> FloatArray:

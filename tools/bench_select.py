@@ -55,7 +55,7 @@ def main() -> None:
     figures = []
     for kind, make in KINDS.items():
         candidates = make(options.rows)
-        picks, wall, cpu = timed(candidates, options.picks)
+        _, wall, cpu = timed(candidates, options.picks)
         # The peak so far of the whole process, in which the data was made too; kinds come one after the other.
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         what = f"{options.picks:,} of {options.rows:,}, {kind}"
@@ -66,12 +66,17 @@ def main() -> None:
         rows, count = min(size[0], options.rows), min(size[1], options.picks)
         candidates = make(rows)
         other = differing(timed(candidates, count)[0], plain_greedy(candidates, count))
-        figures += [figure(f"picks unlike the plain algorithm's, {count:,} of {rows:,}, {kind}", other, 0, other == 0)]
+        figures += [
+            figure(f"picks unlike the plain algorithm's, {count:,} of {rows:,}, {kind}", other, 0, other == 0)
+        ]
     figures += against_core_set(options.ratio_rows, options.ratio_picks)
     for row in figures:
         said = {True: "holds", False: "FAILS", None: "open "}[row["holds"]]
         value = "not measured" if row["value"] is None else f"{row['value']:.4g}"
-        print(f"{said}  {row['what']}: {value} (bar {row['bar']:g})" + (f", {row['note']}" if "note" in row else ""))
+        print(
+            f"{said}  {row['what']}: {value} (bar {row['bar']:g})"
+            + (f", {row['note']}" if "note" in row else "")
+        )
     if options.json:
         threads = os.environ["OPENBLAS_NUM_THREADS"]
         print(json.dumps({"figures": figures, "blas_threads": threads, "holds": all_hold(figures)}))
@@ -121,7 +126,9 @@ def plain_greedy(candidates: Candidates, picks: int) -> NDArray[np.int64]:
     square = np.vecdot(vectors, vectors)
     squared_distance = np.full(len(vectors), np.inf)
     for other in candidates.taken.astype(np.float64):
-        np.minimum(squared_distance, square + other @ other - 2 * np.vecdot(vectors, other), out=squared_distance)
+        np.minimum(
+            squared_distance, square + other @ other - 2 * np.vecdot(vectors, other), out=squared_distance
+        )
     free = np.ones(len(vectors), bool)
     index: list[int] = []
     while len(index) < min(picks, len(vectors)):
@@ -158,7 +165,9 @@ def against_core_set(rows: int, picks: int) -> list[dict]:
     their_wall, their_cpu = time.perf_counter() - began, time.process_time() - began_cpu
     other = differing(ours[1:], theirs)
     return [
-        figure(what, their_wall / wall, BAR_RATIO, their_wall / wall >= BAR_RATIO, by_cpu_time=their_cpu / cpu),
+        figure(
+            what, their_wall / wall, BAR_RATIO, their_wall / wall >= BAR_RATIO, by_cpu_time=their_cpu / cpu
+        ),
         figure("picks unlike scikit-activeml's", other, 0, other == 0),
     ]
 

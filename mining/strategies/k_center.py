@@ -106,7 +106,9 @@ class _Search:
         self._add(int(self.active[best]), self.active_distance[best])
         self.active_weight[best] = 0
         self.active_value[best] = 0
-        near = np.vecdot(self.active_rows, self.active_rows[best]) - np.float32(self.half_square[self.count - 1])
+        near = np.vecdot(self.active_rows, self.active_rows[best]) - np.float32(
+            self.half_square[self.count - 1]
+        )
         self.active_distance[near + self.slack > self.active_near] = np.nan
         np.maximum(self.active_near, near - self.slack, out=self.active_near)
         bound = self.active_weight * _distance(self.active_square, self.active_near)

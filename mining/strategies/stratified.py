@@ -18,7 +18,7 @@ def stratified(candidates: Candidates, k: int, seed: int) -> Picks:
     check_k(k)
     n = len(candidates)
     k = min(k, n)
-    names, stratum, size = np.unique(candidates.stratum, return_inverse=True, return_counts=True)
+    _, stratum, size = np.unique(candidates.stratum, return_inverse=True, return_counts=True)
     if not n:
         return Picks(np.empty(0, np.int64), np.empty(0, np.float32))
     share, remainder = np.divmod(k * size, n)

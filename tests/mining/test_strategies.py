@@ -99,8 +99,9 @@ class TestKCenter(StrategyContract):
         )
         assert candidates.frame_id[self.choose(candidates, 5).index].tolist() == ["a", "b", "c", "d", "e"]
 
-
-    @pytest.mark.parametrize("kind", ["random", "clusters", "repeats", "one-hot", "not quite unit", "many taken"])
+    @pytest.mark.parametrize(
+        "kind", ["random", "clusters", "repeats", "one-hot", "not quite unit", "many taken"]
+    )
     @pytest.mark.parametrize("any_hardness", [True, False])
     def test_bounds_and_blocks_change_no_pick(self, monkeypatch, kind, any_hardness):
         monkeypatch.setattr(k_center_module, "_ACTIVE_ROWS", 40)

@@ -31,7 +31,19 @@ def test_last_line_is_json_with_every_figure(monkeypatch, capsys):
 def test_other_picks_are_told(monkeypatch, capsys):
     monkeypatch.setitem(bench_select.STRATEGIES, "k_center", bench_select.STRATEGIES["top_k"])
     monkeypatch.setitem(sys.modules, "skactiveml.pool", None)
-    *_, last = run(monkeypatch, capsys, "--rows", "500", "--picks", "20", "--ratio-rows", "9", "--ratio-picks", "2", "--json")
+    *_, last = run(
+        monkeypatch,
+        capsys,
+        "--rows",
+        "500",
+        "--picks",
+        "20",
+        "--ratio-rows",
+        "9",
+        "--ratio-picks",
+        "2",
+        "--json",
+    )
     record = json.loads(last)
     assert record["holds"] is False
     assert all(row["value"] > 0 for row in record["figures"] if "plain" in row["what"])
