@@ -1,0 +1,211 @@
+"""Finds frames of two recordings that show the same moment: one piece of footage, uploaded twice, cut or cropped otherwise.
+
+One picture cannot tell: a crop moves its embedding further than a minute of driving does. How the pictures *change* can. A
+crop, another encoder and another brightness shift all embeddings of a recording by about the same vector; what is left when
+each is taken relative to the mean of its surroundings is alike in both uploads, frame after frame. docs/selection.md has the
+evidence for the numbers below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mining.types import FloatArray
+
+SAME_S = 2.0
+"""Frames of the same footage at most this far apart show the same moment."""
+
+SLOT_S, REACH_S = 0.5, 4.0
+"""A moment is described by the frames up to REACH_S before and after it, one every SLOT_S."""
+
+SURROUNDINGS_S = 8.0
+"""An embedding is taken relative to the mean of those of its recording at most this far away in time."""
+
+MIN_CHANGE = 0.01
+"""A frame whose embedding lies nearer than this to that mean says nothing: the picture stands still."""
+
+WIDTH, RIDGE = 64, 0.05
+"""Principal components of the changes that are kept, each scaled to equal spread; RIDGE (a share of the mean variance) keeps
+the weak ones from being scaled up to noise."""
+
+MIN_ROWS = 4 * 16
+"""Fewer frames in all tell too little about how pictures usually change: nothing is found among them."""
+
+MIN_SLOTS, MIN_SIMILARITY, MIN_EVIDENCE = 6, 0.30, 1.1
+"""Same moment: over n >= MIN_SLOTS frames, the mean cosine is at least MIN_SIMILARITY and MIN_EVIDENCE / sqrt(n)."""
+
+OWN_S, OWN_SIMILARITY = 8.0, 0.6
+"""Within one recording (edited footage shows a scene again) frames nearer than this are not compared, and the mean cosine
+must be higher: a monotonous road goes on looking like itself."""
+
+_SHIFT_SLOTS = round(SAME_S / SLOT_S)
+_REACH_SLOTS = round(REACH_S / SLOT_S)
+_SPAN = 2 * _REACH_SLOTS + 1
+_SLOTS = np.arange(-_REACH_SLOTS - _SHIFT_SLOTS, _REACH_SLOTS + _SHIFT_SLOTS + 1)
+# The screen looks at every fourth slot, at every second shift; it must let everything through that the full comparison finds.
+_SCREEN_EVERY, _SCREEN_SIMILARITY = 4, 0.20
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The frames that were looked at, of every recording that matters: rows in the order of (recording, time)."""
+
+    recording: NDArray[np.int64]
+    """[F] a number for each recording."""
+    time_s: NDArray[np.float64]
+    """[F] since any moment of the recording's own."""
+    embedding: NDArray[np.floating]
+    """[F, d] as in ``observations``; no NaN."""
+
+    def __post_init__(self) -> None:
+        """Check what the comparison relies on."""
+        n = len(self.recording)
+        if self.time_s.shape != (n,) or self.embedding.ndim != 2 or len(self.embedding) != n:
+            raise ValueError(
+                f"Footage needs time_s [{n}] and embedding [{n}, d], "
+                f"got {list(self.time_s.shape)} and {list(self.embedding.shape)}"
+            )
+        step = np.diff(self.recording)
+        if (step < 0).any() or (np.diff(self.time_s)[step == 0] < 0).any():
+            raise ValueError("Footage needs rows in the order of recording and time")
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self.recording)
+
+
+def drop_same_moments(
+    footage: Footage, pool: NDArray[np.int64], taken: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Positions in ``pool``, in its order, without frames of a moment that ``taken`` or an earlier kept one shows.
+
+    Args:
+        footage: the recordings of all these frames, at least SURROUNDINGS_S + REACH_S + SAME_S around each of them.
+        pool: [n] rows of the footage in falling priority; of two frames of one moment the first is kept.
+        taken: [m] rows of frames that are chosen already, in this batch or an earlier one.
+    """
+    n = len(pool)
+    i, j = same_moment_pairs(footage, pool, np.concatenate([pool, taken]))
+    dropped = np.zeros(n, np.bool_)
+    dropped[i[j >= n]] = True
+    earlier = j < i
+    for later, before in zip(i[earlier].tolist(), j[earlier].tolist(), strict=True):
+        dropped[later] |= not dropped[before]  # sorted by `later`: what happens to `before` is settled
+    return np.flatnonzero(~dropped)
+
+
+def same_moment_pairs(
+    footage: Footage, frames: NDArray[np.int64], others: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of ``frames`` show the same moment as which of ``others``: ([p], [p]) positions in these, sorted.
+
+    A blocked product of all with all screens with a quarter of the slots; what passes is compared in full. The work grows with
+    len(frames) * len(others) * WIDTH, the memory with len(frames) + len(others) and with the footage.
+
+    Args:
+        footage: as for ``drop_same_moments``.
+        frames: [n] rows of the footage.
+        others: [m] rows of the footage; may hold the same ones. A frame is no pair with its own recording nearby.
+    """
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = [
+        (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    ]
+    if len(footage) < MIN_ROWS or not len(frames) or not len(others):
+        return found[0]
+    change = _changes(footage)
+    screened = _SHIFT_SLOTS + np.arange(0, _SPAN, _SCREEN_EVERY)
+    for first in range(0, len(others), _BLOCK):
+        theirs = others[first : first + _BLOCK]
+        moments_there = _moments(footage, change, theirs)
+        target = _flat(moments_there[:, screened])
+        for start in range(0, len(frames), _BLOCK):
+            mine = frames[start : start + _BLOCK]
+            moments_here = _moments(footage, change, mine)
+            near = np.zeros((len(mine), len(theirs)), np.bool_)
+            for shift in range(-_SHIFT_SLOTS, _SHIFT_SLOTS + 1, 2):
+                near |= _flat(moments_here[:, screened + shift]) @ target.T >= _SCREEN_SIMILARITY
+            i, j = np.nonzero(near)
+            own = footage.recording[mine[i]] == footage.recording[theirs[j]]
+            apart = ~own | (np.abs(footage.time_s[mine[i]] - footage.time_s[theirs[j]]) >= OWN_S)
+            i, j, own = i[apart], j[apart], own[apart]
+            least = np.where(own, OWN_SIMILARITY, MIN_SIMILARITY)
+            same = _change_alike(moments_here, i, moments_there, j, least)
+            found.append((i[same] + start, j[same] + first))
+    i, j = (np.concatenate(side) for side in zip(*found, strict=True))
+    order = np.lexsort((j, i))
+    return i[order], j[order]
+
+
+def _changes(footage: Footage) -> NDArray[np.float16]:
+    """[F, WIDTH or less] unit vectors: how each embedding differs from its surroundings; zeros where the picture stands still."""
+    embedding = np.asarray(footage.embedding, np.float32)
+    change = np.empty_like(embedding)
+    starts = np.flatnonzero(np.diff(footage.recording, prepend=footage.recording[0] - 1))
+    for start, stop in zip(starts, [*starts[1:], len(footage)], strict=True):
+        time, part = footage.time_s[start:stop], embedding[start:stop]
+        first = np.searchsorted(time, time - SURROUNDINGS_S - 1e-6)
+        last = np.searchsorted(time, time + SURROUNDINGS_S + 1e-6)
+        total = np.zeros((len(part) + 1, part.shape[1]))
+        np.cumsum(part, axis=0, dtype=np.float64, out=total[1:])
+        change[start:stop] = part - (total[last] - total[first]) / (last - first)[:, None]
+    stands = np.linalg.norm(change, axis=1) < MIN_CHANGE
+    # Pictures change mostly in a few ways (brighter, busier) that all drives share: unscaled, these alone would agree.
+    variance, component = np.linalg.eigh((change.T @ change).astype(np.float64) / len(change))
+    keep = np.arange(len(variance))[::-1][: min(WIDTH, len(footage) // 4)]
+    spread = np.sqrt(np.maximum(variance[keep], 0) + RIDGE * max(variance.mean(), 1e-12))
+    change = change @ (component[:, keep] / spread).astype(np.float32)
+    change /= np.maximum(np.linalg.norm(change, axis=1, keepdims=True), 1e-12)
+    change[stands] = 0
+    return change.astype(np.float16)
+
+
+def _moments(footage: Footage, change: NDArray[np.float16], rows: NDArray[np.int64]) -> FloatArray:
+    """[n, slots, width] the changes around each of these rows; zeros in slots without a frame."""
+    wanted_s = footage.time_s[rows][:, None] + _SLOTS * SLOT_S
+    moments = np.zeros((*wanted_s.shape, change.shape[1]), np.float32)
+    recording = footage.recording[rows]
+    for number in np.unique(recording):
+        mine = np.flatnonzero(recording == number)
+        start, stop = np.searchsorted(footage.recording, [number, number + 1])
+        time = footage.time_s[start:stop]
+        right = np.minimum(np.searchsorted(time, wanted_s[mine]), len(time) - 1)
+        left = np.maximum(right - 1, 0)
+        nearest = np.where(
+            np.abs(wanted_s[mine] - time[left]) <= np.abs(time[right] - wanted_s[mine]), left, right
+        )
+        there = np.abs(time[nearest] - wanted_s[mine]) <= SLOT_S / 2 + 1e-6
+        moments[mine] = np.where(there[:, :, None], change[start + nearest], 0)
+    return moments
+
+
+def _flat(moments: FloatArray) -> FloatArray:
+    """[n, slots, width] -> [n, slots * width]; a product of two rows is the mean cosine where both have the same slots."""
+    present = (moments != 0).any(axis=2).sum(axis=1)
+    flat = moments.reshape(len(moments), -1) / np.sqrt(np.maximum(present, 1))[:, None]
+    return np.asarray(flat, np.float32)
+
+
+def _change_alike(
+    a: FloatArray, i: NDArray[np.int64], b: FloatArray, j: NDArray[np.int64], least: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Whether rows i of a and j of b change alike, by a mean cosine of ``least``, at any shift of up to SAME_S: [p]."""
+    same = np.zeros(len(i), np.bool_)
+    for start in range(0, len(i), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        mine, theirs = a[i[part]], b[j[part], _SHIFT_SLOTS : _SHIFT_SLOTS + _SPAN]
+        mine_there, theirs_there = np.any(mine != 0, axis=2), np.any(theirs != 0, axis=2)
+        for shift in range(2 * _SHIFT_SLOTS + 1):
+            window = slice(shift, shift + _SPAN)
+            cosine = np.einsum("psw,psw->ps", mine[:, window], theirs)
+            both = mine_there[:, window] & theirs_there
+            # Around the frame, up to it, and from it on: edited footage may be cut right beside it.
+            for side in (slice(None), slice(0, _REACH_SLOTS + 1), slice(_REACH_SLOTS, None)):
+                n = both[:, side].sum(axis=1)
+                mean = cosine[:, side].sum(axis=1) / np.maximum(n, 1)
+                bar = np.maximum(least[part], MIN_EVIDENCE / np.sqrt(np.maximum(n, 1)))
+                same[part] |= (n >= MIN_SLOTS) & (mean >= bar)
+    return same
