@@ -10,10 +10,11 @@ CREATE OR REPLACE MACRO has_class(frame, class_name) AS list_contains(string_spl
 
 -- Metres between two places on the sphere of mean radius (haversine formula); 0.5 % off the ellipsoid at most.
 CREATE OR REPLACE MACRO distance_m(latitude_1, longitude_1, latitude_2, longitude_2) AS
-    2 * 6371008.8 * asin(sqrt(least(1.0,
+    -- least() passes over NULL: an unknown place would lie half around the world, and not be unknown.
+    CASE WHEN latitude_1 + longitude_1 + latitude_2 + longitude_2 IS NOT NULL THEN 2 * 6371008.8 * asin(sqrt(least(1.0,
         pow(sin(radians(latitude_2 - latitude_1) / 2), 2)
         + cos(radians(latitude_1)) * cos(radians(latitude_2)) * pow(sin(radians(longitude_2 - longitude_1) / 2), 2)
-    )));
+    ))) END;
 
 -- Was it taken within `metres` of a place? The first condition lets DuckDB pass over files that lie elsewhere. For mined
 -- and frames.

@@ -82,7 +82,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     scene = {"scene_id": "s", "committee_id": COMMITTEE, "drive_id": "drive-r1", "camera": "front", "frames": 3,
              "start_ns": start_ns, "end_ns": start_ns + 2_500_000_000, "peak_hardness": 0.9, "classes": ["car"]}  # fmt: skip
     store.commit("scenes", NIGHT, COMMITTEE, {"scenes": table("scenes", [scene])}, digest="x")
-    store.commit("select", NIGHT, "b", {"selections": table("selections", picked)}, digest="x")
+    store.commit(
+        "select",
+        NIGHT,
+        "b",
+        {"slices": table("slices", []), "selections": table("selections", picked)},
+        digest="x",
+    )
     return store
 
 
