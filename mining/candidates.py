@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 
 from mining.committee import Committee
 from mining.config import SelectConfig
+from mining.same_moment import AROUND_S, Footage, drop_same_moments
 from mining.store import sql_file
 from mining.types import FloatArray, UsageError
+
+LATEST = 20_000
+"""Frames of earlier batches that are looked at for moments that are in a batch already: the work grows with them."""
+
+_ROWS_PER_READ = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,73 @@ def read_embeddings(
         where = where.drop_null()
     vectors = found["embedding"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)
     return np.ascontiguousarray(vectors[where.to_numpy()], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The footage around the candidates and around what the latest batches hold, to tell moments that were seen already."""
+
+    frame_id: pa.StringArray
+    """[F]"""
+    footage: Footage
+    """[F] in the same order."""
+    taken: NDArray[np.int64]
+    """[t] rows of frames that the latest batches hold."""
+
+    def others(self, names: NDArray[np.str_], before: NDArray[np.str_]) -> NDArray[np.int64]:
+        """Positions in ``names`` without those of a moment that an earlier batch, ``before``, or one ahead in it shows.
+
+        All of them must be frames of the recordings that were read.
+        """
+        rows, taken = (
+            pc.index_in(pa.array(frames, pa.string()), value_set=self.frame_id).to_numpy().astype(np.int64)
+            for frames in (names, before)
+        )
+        return drop_same_moments(self.footage, rows, np.concatenate([taken, self.taken]))
+
+
+def read_moments(
+    con: duckdb.DuckDBPyConnection,
+    committee: Committee,
+    recording_ids: Sequence[str],
+    batches: Sequence[str],
+) -> Moments:
+    """Read whole recordings, and what is around the frames of earlier batches (the latest ``LATEST`` frames of them).
+
+    Embeddings are held in half precision: 2 bytes a number, of every frame of these recordings.
+    """
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE latest AS SELECT frame_id, f.recording_id, f.pts_ns "
+        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE s.batch_id = ANY($batches::VARCHAR[]) "
+        "ORDER BY s.batch_id DESC, s.arm, s.rank LIMIT $latest",
+        {"batches": list(batches), "latest": LATEST},
+    )
+    found = con.sql(
+        sql_file("footage"),
+        params={
+            "committee_id": committee.committee_id,
+            "recordings": list(recording_ids),
+            "around_ns": int(AROUND_S * 1e9),
+        },
+    )
+    names, recording, time_s, vectors = [], [], [], []
+    for rows in found.to_arrow_reader(_ROWS_PER_READ):
+        names.append(rows["frame_id"])
+        recording.append(rows["recording"].to_numpy())
+        time_s.append(rows["time_s"].to_numpy())
+        flat = rows["embedding"].flatten().to_numpy().astype(np.float16)
+        vectors.append(flat.reshape(len(rows), -1))
+    if not names:
+        return Moments(pa.array([], pa.string()), Footage.none(), np.empty(0, np.int64))
+    number, time = np.concatenate(recording), np.concatenate(time_s)
+    name = pa.concat_arrays(names)
+    order = np.lexsort((name.to_numpy(zero_copy_only=False), time, number))
+    footage = Footage(number[order], time[order], np.concatenate(vectors)[order])
+    name = name.take(pa.array(order))
+    latest = con.sql("SELECT DISTINCT frame_id FROM latest ORDER BY frame_id").to_arrow_table()["frame_id"]
+    # An earlier batch may hold frames that this committee has not looked at.
+    taken = pc.index_in(latest, value_set=name).drop_null().to_numpy().astype(np.int64)
+    return Moments(name, footage, taken)
 
 
 def estimated_boxes(

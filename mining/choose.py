@@ -28,10 +28,20 @@ class Reader:
     """What is read of a few frames only, when it is needed."""
 
     def __init__(
-        self, embeddings: Callable[[Rows], FloatArray], boxes: Callable[[Rows], NDArray[np.float64]]
+        self,
+        embeddings: Callable[[Rows], FloatArray],
+        boxes: Callable[[Rows], NDArray[np.float64]],
+        other_moments: Callable[[Rows, Rows], Rows],
     ) -> None:
-        """Both take [m] rows of ``Eligible`` and give what the tables hold, in the order of the rows."""
-        self._read, self.boxes = embeddings, boxes
+        """Read through functions of rows of ``Eligible``.
+
+        Args:
+            embeddings: [m] rows -> [m, d].
+            boxes: [m] rows -> [m] objects that a labeler will draw.
+            other_moments: [m] rows in falling priority and [t] rows that are taken -> those of the m that show no moment of
+                footage that a row taken, an earlier batch, or a row before them shows (``mining.same_moment``).
+        """
+        self._read, self.boxes, self.other_moments = embeddings, boxes, other_moments
         self._slot: dict[int, int] = {}
         self._vectors: FloatArray | None = None
 
@@ -195,10 +205,10 @@ class _Choice:
         return kept
 
     def distinct(self, rows: Rows, kept: Rows) -> Rows:
-        """Leave out rows that show the same picture as the batch, as ``kept``, or as a row before them."""
-        bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
-        if bits < 0 or not len(rows):
+        """Leave out rows that show the same picture or moment as the batch, as ``kept``, or as a row before them."""
+        if not len(rows):
             return rows
+        bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
         batch = np.asarray(self.chosen.rows, np.int64)
         everything = np.concatenate([batch, kept, rows])
         hashes = self.frames.perceptual_hash[everything]
@@ -209,7 +219,8 @@ class _Choice:
             same = near[np.linalg.norm(embeddings[near] - embeddings[i], axis=1) <= apart]
             good[i] = not len(same)
             self.repeats[everything[i]] = bool((same < len(batch)).any())
-        return everything[len(batch) + len(kept) :][good[len(batch) + len(kept) :]]
+        before, good = everything[: -len(rows)], good[-len(rows) :]
+        return self.read.other_moments(rows[good], before) if self.select.same_moment_once else rows[good]
 
     # -- quotas ----------------------------------------------------------------------------------------------------
 

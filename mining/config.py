@@ -199,6 +199,8 @@ class SelectConfig(_Section):
     are near-equal too; only one is kept. -1 keeps all."""
     max_duplicate_distance: float = Field(default=0.10, ge=0, le=2)
     """Largest distance of two L2-normalised embeddings of the same picture."""
+    same_moment_once: bool = True
+    """Keep one side of footage that was uploaded twice: encoded again, cut or cropped (docs/selection.md)."""
     exclude_chosen: bool = True
     """Leave out frames that an earlier batch of this store holds."""
     other_stores: list[str] = []

@@ -216,6 +216,8 @@ def _kept_out(
     found += _too_near(select, frame, batch)
     found += _full_slices(con, this, select, batch_id)
     found += _repeated(select, frame, batch)
+    if not found and select.same_moment_once:
+        found += _same_moment(con, committee, select, frame, batch, marker)
     if found:
         return found
     return _not_picked(this, select, frame, batch, marker)
@@ -279,6 +281,31 @@ def _repeated(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[
                 f"{distance:.3f} of the embedding apart): only one is kept"
             )
     return found
+
+
+def _same_moment(
+    con: duckdb.DuckDBPyConnection,
+    committee: Committee,
+    select: SelectConfig,
+    frame: dict[str, Any],
+    batch: Sequence[dict[str, Any]],
+    marker: dict[str, Any],
+) -> list[str]:
+    """Look at the same footage as the choice did: it says what is usual in it."""
+    earlier = marker["earlier"] if select.exclude_chosen else []
+    moments = candidates.read_moments(con, committee, marker["recordings"], earlier)
+    this, nothing = np.array([frame["frame_id"]]), np.array([], np.str_)
+    if not len(moments.others(this, nothing)):
+        return [
+            "an earlier batch holds its moment: the same footage was uploaded twice (select.same_moment_once)"
+        ]
+    for row in batch:
+        if row["embedding"] is not None and not len(moments.others(this, np.array([row["frame_id"]]))):
+            return [
+                f"it shows the same moment as the chosen frame {row['frame_id']}: the same footage was uploaded twice "
+                "(select.same_moment_once)"
+            ]
+    return []
 
 
 def _full_slices(

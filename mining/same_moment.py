@@ -8,7 +8,7 @@ evidence for the numbers below.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ SLOT_S, REACH_S = 0.5, 4.0
 
 SURROUNDINGS_S = 8.0
 """An embedding is taken relative to the mean of those of its recording at most this far away in time."""
+
+AROUND_S = SURROUNDINGS_S + REACH_S + SAME_S
+"""What must be known around a frame to compare it."""
 
 MIN_CHANGE = 0.01
 """A frame whose embedding lies nearer than this to that mean says nothing: the picture stands still."""
@@ -45,7 +48,7 @@ _SHIFT_SLOTS = round(SAME_S / SLOT_S)
 _REACH_SLOTS = round(REACH_S / SLOT_S)
 _SPAN = 2 * _REACH_SLOTS + 1
 _SLOTS = np.arange(-_REACH_SLOTS - _SHIFT_SLOTS, _REACH_SLOTS + _SHIFT_SLOTS + 1)
-# The screen looks at every fourth slot, at every second shift; it must let everything through that the full comparison finds.
+# The screen looks at every fourth slot, at every second shift.
 _SCREEN_EVERY, _SCREEN_SIMILARITY = 4, 0.20
 _BLOCK = 4096
 
@@ -58,20 +61,31 @@ class Footage:
     """[F] a number for each recording."""
     time_s: NDArray[np.float64]
     """[F] since any moment of the recording's own."""
-    embedding: NDArray[np.floating]
-    """[F, d] as in ``observations``; no NaN."""
+    embedding: InitVar[NDArray[np.floating]]
+    """[F, d] as in ``observations``, float16 or more; no NaN. Not kept."""
+    change: NDArray[np.float16] = field(init=False)
+    """[F, WIDTH or less] how each embedding differs from its surroundings."""
 
-    def __post_init__(self) -> None:
-        """Check what the comparison relies on."""
+    def __post_init__(self, embedding: NDArray[np.floating]) -> None:
+        """Check what the comparison relies on, and make ``change``."""
         n = len(self.recording)
-        if self.time_s.shape != (n,) or self.embedding.ndim != 2 or len(self.embedding) != n:
+        if self.time_s.shape != (n,) or embedding.ndim != 2 or len(embedding) != n:
             raise ValueError(
                 f"Footage needs time_s [{n}] and embedding [{n}, d], "
-                f"got {list(self.time_s.shape)} and {list(self.embedding.shape)}"
+                f"got {list(self.time_s.shape)} and {list(embedding.shape)}"
             )
         step = np.diff(self.recording)
         if (step < 0).any() or (np.diff(self.time_s)[step == 0] < 0).any():
             raise ValueError("Footage needs rows in the order of recording and time")
+        # Too few frames tell nothing of how pictures change, and are never compared.
+        few = n < MIN_ROWS
+        change = np.zeros((n, 1), np.float16) if few else _changes(self.recording, self.time_s, embedding)
+        object.__setattr__(self, "change", change)
+
+    @classmethod
+    def none(cls) -> Footage:
+        """No footage."""
+        return cls(np.empty(0, np.int64), np.empty(0), np.empty((0, 1), np.float32))
 
     def __len__(self) -> int:
         """How many frames there are."""
@@ -84,7 +98,7 @@ def drop_same_moments(
     """Positions in ``pool``, in its order, without frames of a moment that ``taken`` or an earlier kept one shows.
 
     Args:
-        footage: the recordings of all these frames, at least SURROUNDINGS_S + REACH_S + SAME_S around each of them.
+        footage: the recordings of all these frames, at least AROUND_S around each of them.
         pool: [n] rows of the footage in falling priority; of two frames of one moment the first is kept.
         taken: [m] rows of frames that are chosen already, in this batch or an earlier one.
     """
@@ -116,15 +130,14 @@ def same_moment_pairs(
     ]
     if len(footage) < MIN_ROWS or not len(frames) or not len(others):
         return found[0]
-    change = _changes(footage)
     screened = _SHIFT_SLOTS + np.arange(0, _SPAN, _SCREEN_EVERY)
     for first in range(0, len(others), _BLOCK):
         theirs = others[first : first + _BLOCK]
-        moments_there = _moments(footage, change, theirs)
+        moments_there = _moments(footage, theirs)
         target = _flat(moments_there[:, screened])
         for start in range(0, len(frames), _BLOCK):
             mine = frames[start : start + _BLOCK]
-            moments_here = _moments(footage, change, mine)
+            moments_here = _moments(footage, mine)
             near = np.zeros((len(mine), len(theirs)), np.bool_)
             for shift in range(-_SHIFT_SLOTS, _SHIFT_SLOTS + 1, 2):
                 near |= _flat(moments_here[:, screened + shift]) @ target.T >= _SCREEN_SIMILARITY
@@ -140,33 +153,48 @@ def same_moment_pairs(
     return i[order], j[order]
 
 
-def _changes(footage: Footage) -> NDArray[np.float16]:
+def _changes(
+    recording: NDArray[np.int64], time_s: NDArray[np.float64], embedding: NDArray[np.floating]
+) -> NDArray[np.float16]:
     """[F, WIDTH or less] unit vectors: how each embedding differs from its surroundings; zeros where the picture stands still."""
-    embedding = np.asarray(footage.embedding, np.float32)
-    change = np.empty_like(embedding)
-    starts = np.flatnonzero(np.diff(footage.recording, prepend=footage.recording[0] - 1))
-    for start, stop in zip(starts, [*starts[1:], len(footage)], strict=True):
-        time, part = footage.time_s[start:stop], embedding[start:stop]
-        first = np.searchsorted(time, time - SURROUNDINGS_S - 1e-6)
-        last = np.searchsorted(time, time + SURROUNDINGS_S + 1e-6)
-        total = np.zeros((len(part) + 1, part.shape[1]))
-        np.cumsum(part, axis=0, dtype=np.float64, out=total[1:])
-        change[start:stop] = part - (total[last] - total[first]) / (last - first)[:, None]
-    stands = np.linalg.norm(change, axis=1) < MIN_CHANGE
+    n, d = embedding.shape
+    starts = np.flatnonzero(np.diff(recording, prepend=recording[0] - 1))
+    parts = [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
+    # Recording by recording, twice: all changes at once, in full precision, would be the largest thing in memory.
+    scatter = np.zeros((d, d))
+    for part in parts:
+        change = _relative(time_s[part], embedding[part])
+        scatter += change.T @ change
     # Pictures change mostly in a few ways (brighter, busier) that all drives share: unscaled, these alone would agree.
-    variance, component = np.linalg.eigh((change.T @ change).astype(np.float64) / len(change))
-    keep = np.arange(len(variance))[::-1][: min(WIDTH, len(footage) // 4)]
+    variance, component = np.linalg.eigh(scatter / n)
+    keep = np.arange(d)[::-1][: min(WIDTH, n // 4)]
     spread = np.sqrt(np.maximum(variance[keep], 0) + RIDGE * max(variance.mean(), 1e-12))
-    change = change @ (component[:, keep] / spread).astype(np.float32)
-    change /= np.maximum(np.linalg.norm(change, axis=1, keepdims=True), 1e-12)
-    change[stands] = 0
-    return change.astype(np.float16)
+    scaled = (component[:, keep] / spread).astype(np.float32)
+    changes = np.empty((n, len(keep)), np.float16)
+    for part in parts:
+        change = _relative(time_s[part], embedding[part])
+        stands = np.linalg.norm(change, axis=1) < MIN_CHANGE
+        change = change @ scaled
+        change /= np.maximum(np.linalg.norm(change, axis=1, keepdims=True), 1e-12)
+        change[stands] = 0
+        changes[part] = change
+    return changes
 
 
-def _moments(footage: Footage, change: NDArray[np.float16], rows: NDArray[np.int64]) -> FloatArray:
+def _relative(time_s: NDArray[np.float64], embedding: NDArray[np.floating]) -> FloatArray:
+    """[f, d] embeddings of one recording, each less the mean of its surroundings."""
+    first = np.searchsorted(time_s, time_s - SURROUNDINGS_S - 1e-6)
+    last = np.searchsorted(time_s, time_s + SURROUNDINGS_S + 1e-6)
+    total = np.zeros((len(embedding) + 1, embedding.shape[1]))
+    np.cumsum(embedding, axis=0, dtype=np.float64, out=total[1:])
+    mean = (total[last] - total[first]) / (last - first)[:, None]
+    return np.asarray(embedding - mean, np.float32)
+
+
+def _moments(footage: Footage, rows: NDArray[np.int64]) -> FloatArray:
     """[n, slots, width] the changes around each of these rows; zeros in slots without a frame."""
     wanted_s = footage.time_s[rows][:, None] + _SLOTS * SLOT_S
-    moments = np.zeros((*wanted_s.shape, change.shape[1]), np.float32)
+    moments = np.zeros((*wanted_s.shape, footage.change.shape[1]), np.float32)
     recording = footage.recording[rows]
     for number in np.unique(recording):
         mine = np.flatnonzero(recording == number)
@@ -178,7 +206,7 @@ def _moments(footage: Footage, change: NDArray[np.float16], rows: NDArray[np.int
             np.abs(wanted_s[mine] - time[left]) <= np.abs(time[right] - wanted_s[mine]), left, right
         )
         there = np.abs(time[nearest] - wanted_s[mine]) <= SLOT_S / 2 + 1e-6
-        moments[mine] = np.where(there[:, :, None], change[start + nearest], 0)
+        moments[mine] = np.where(there[:, :, None], footage.change[start + nearest], 0)
     return moments
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mining import candidates, views
-from mining.candidates import Eligible
+from mining.candidates import Eligible, Moments, read_moments
 from mining.choose import Chosen, Reader, choose
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
@@ -53,7 +53,13 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         frames = candidates.eligible_frames(
             con, select, committee, wanted, examples_of(store, config, committee)
         )
-        chosen = choose(frames, select, _taken(con, committee, select), _reader(con, frames, committee))
+        earlier = [
+            b for (b,) in con.execute("SELECT DISTINCT batch_id FROM selections ORDER BY ALL").fetchall()
+        ]
+        moments = read_moments(con, committee, wanted, earlier if select.exclude_chosen else [])
+        chosen = choose(
+            frames, select, _taken(con, committee, select), _reader(con, frames, committee, moments)
+        )
         tables = {
             "selections": _selections(con, batch_id, committee, frames, chosen, config),
             "slices": _slices(batch_id, chosen),
@@ -65,7 +71,8 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         "select", date.fromisoformat(batch_id[:10]), batch_id, tables, digest=content,
         committee_id=committee.committee_id, budget=select.budget, eligible=len(frames), settings=settings,
         scored=scored, select=select.model_dump(), steps=[asdict(step) for step in chosen.steps],
-        cost=chosen.cost, recordings=wanted, earlier=sorted(b for _, b in store.markers("select")), chosen_at=datetime.now(UTC).isoformat(),
+        cost=chosen.cost, recordings=wanted, earlier=earlier,
+        chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
     report.add(frames=len(chosen.rows), eligible=len(frames))
@@ -132,10 +139,13 @@ def _taken(con: duckdb.DuckDBPyConnection, committee: Committee, select: SelectC
     return candidates.read_embeddings(con, committee, names.to_numpy().astype(np.str_), known_only=True)
 
 
-def _reader(con: duckdb.DuckDBPyConnection, frames: Eligible, committee: Committee) -> Reader:
+def _reader(
+    con: duckdb.DuckDBPyConnection, frames: Eligible, committee: Committee, moments: Moments
+) -> Reader:
     return Reader(
         embeddings=lambda rows: candidates.read_embeddings(con, committee, frames.names(rows)),
         boxes=lambda rows: candidates.estimated_boxes(con, committee, frames.names(rows)),
+        other_moments=lambda rows, before: rows[moments.others(frames.names(rows), frames.names(before))],
     )
 
 

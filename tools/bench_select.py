@@ -134,10 +134,9 @@ def plain_greedy(candidates: Candidates, picks: int) -> NDArray[np.int64]:
     while len(index) < min(picks, len(vectors)):
         distance = np.sqrt(np.maximum(squared_distance, 0))
         distance[distance < SAME_BELOW] = 0
-        values = (candidates.hardness * distance, distance, candidates.hardness)
         if not index and not len(candidates.taken):
-            values = (candidates.hardness,)
-        for value in values:
+            distance[:] = 1
+        for value in (candidates.hardness * distance, distance, candidates.hardness):
             pick = int(np.where(free, value, -1.0).argmax())
             if value[pick] > 0:
                 break

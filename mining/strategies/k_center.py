@@ -12,7 +12,7 @@ _ACTIVE_ROWS = 8192
 """About how many rows are kept up to date after every pick: 4 MiB of embeddings at d = 128, which a cache can hold."""
 _ROWS_PER_BLOCK = 8192
 _CENTRES_PER_BLOCK = 256
-_LEAST_VALUE = np.finfo(np.float32).smallest_subnormal
+_LEAST_VALUE = float(np.finfo(np.float32).smallest_subnormal)
 
 
 def k_center(candidates: Candidates, k: int, seed: int) -> Picks:
@@ -84,8 +84,9 @@ class _Search:
         """Let ``weight`` [n] decide from here on."""
         self.weight = weight.copy()
         self.weight[self.picks] = 0
-        self.bound = self.weight * _distance(self.square, self.near)
-        self._activate(np.empty(0, np.int64), np.float32(np.inf))
+        # In float64, so that an exact value is its own bound: rounded up, it could be a floor that it never reaches.
+        self.bound = (self.weight * _distance(self.square, self.near)).astype(np.float64)
+        self._activate(np.empty(0, np.int64), np.inf)
 
     def add_hardest(self) -> None:
         """Pick the hardest row, the first by name among equals."""
@@ -134,7 +135,7 @@ class _Search:
         self.active_distance[at] = distance
         self.active_value[at] = self.active_weight[at] * distance
 
-    def _activate(self, active: NDArray[np.int64], floor: np.float32) -> None:
+    def _activate(self, active: NDArray[np.int64], floor: float) -> None:
         """Keep these rows up to date from here on; every other row is worth less than ``floor``."""
         self.floor = floor
         # In order of frame_id, so that argmax finds the first by name among equals.
@@ -143,7 +144,7 @@ class _Search:
         self.active_square = self.square[self.active]
         self.active_weight = self.weight[self.active].astype(np.float64)
         self.active_near = self.near[self.active]
-        self.active_value = self.bound[self.active].astype(np.float64)
+        self.active_value = self.bound[self.active]
         # NaN until it is measured, and again when a pick may be nearer.
         self.active_distance = np.full(len(active), np.nan)
 
@@ -152,31 +153,30 @@ class _Search:
         self.near[self.active] = self.active_near
         self.met[self.active] = self.count
         self.weight[self.picks] = 0
-        value = self.active_value.astype(np.float32)
-        self.bound[self.active] = np.where(value > 0, np.nextafter(value, np.float32(np.inf)), 0)
+        self.bound[self.active] = self.active_value
         n, floor = len(self.bound), _LEAST_VALUE
         if n > _ACTIVE_ROWS:
             # What the most promising rows are worth now says how far down it pays to look.
-            top = np.argpartition(self.bound, n - _ACTIVE_ROWS)[n - _ACTIVE_ROWS :]
+            top = np.sort(np.argpartition(self.bound, n - _ACTIVE_ROWS)[n - _ACTIVE_ROWS :])
             self._meet(top, floor)
-            floor = max(floor, np.partition(self.bound[top], -_ACTIVE_ROWS // 4)[-_ACTIVE_ROWS // 4])
+            floor = max(floor, float(np.partition(self.bound[top], -_ACTIVE_ROWS // 4)[-_ACTIVE_ROWS // 4]))
         self._meet(np.flatnonzero(self.bound >= floor), floor)
         active = np.flatnonzero(self.bound >= floor)
         if len(active) > _ACTIVE_ROWS:
-            floor = np.partition(self.bound[active], -_ACTIVE_ROWS)[-_ACTIVE_ROWS]
+            floor = float(np.partition(self.bound[active], -_ACTIVE_ROWS)[-_ACTIVE_ROWS])
             active = active[self.bound[active] >= floor]
         self._activate(active, floor)
         return len(active) > 0
 
-    def _meet(self, rows: NDArray[np.int64], floor: np.float32) -> None:
-        """Compare ``rows`` with the centres that they have not met, each until its bound falls below ``floor``."""
+    def _meet(self, rows: NDArray[np.int64], floor: float) -> None:
+        """Compare ``rows``, ascending, with centres they have not met, each until its bound falls below ``floor``."""
         met = self.met[rows]
         for since in np.flatnonzero(np.bincount(met)):
             group = rows[met == since]
             for start in range(0, len(group), _ROWS_PER_BLOCK):
                 self._meet_from(int(since), group[start : start + _ROWS_PER_BLOCK], floor)
 
-    def _meet_from(self, since: int, rows: NDArray[np.int64], floor: np.float32) -> None:
+    def _meet_from(self, since: int, rows: NDArray[np.int64], floor: float) -> None:
         first, end = int(rows[0]), int(rows[-1]) + 1
         # Rows that lie in one piece are not copied.
         vectors = self.rows[slice(first, end) if end - first == len(rows) else rows]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from mining.schemas import TABLES
 from mining.store import Store
@@ -17,6 +19,8 @@ from mining.types import frame_id
 
 NIGHT = date(2026, 3, 14)
 COMMITTEE = "a+b-00000000"
+DIMENSIONS = 32
+"""Of the embeddings; in fewer, random ones would now and then change alike, as if footage were uploaded twice."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
     rng = np.random.default_rng([seed, *drive.recording_id.encode()])
     start = datetime.combine(drive.night, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
     ids = [frame_id(drive.recording_id, i) for i in range(n)]
-    embeddings = rng.normal(size=(n, 8)) if drive.embeddings is None else np.asarray(drive.embeddings)
+    embeddings = (
+        rng.normal(size=(n, DIMENSIONS)) if drive.embeddings is None else np.asarray(drive.embeddings)
+    )
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     hashes = rng.integers(0, 2**63, n) if drive.hashes is None else drive.hashes
     common = {
@@ -110,6 +116,14 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
     )
     scored = {"scores": tables["scores"], "tracks": table("tracks", [])}
     store.commit("score", drive.night, key, scored, digest=f"{key}", reference_id=reference_id, **notes)
+
+
+def footage_of_a_drive(seed: int, seconds: int) -> NDArray[np.float64]:
+    """[seconds, DIMENSIONS] embeddings, one a second, of which each number wanders by itself and forgets in some seconds."""
+    wander = lfilter(
+        [1], [1, -0.6], np.random.default_rng(seed).standard_normal((seconds, DIMENSIONS)), axis=0
+    )
+    return 1 + 0.3 * np.asarray(wander)
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

@@ -45,7 +45,11 @@ def frames_of(seed: int, n: int) -> tuple[Eligible, Any, Any]:
 def chosen_of(seed: int, n: int, select: dict[str, Any]) -> tuple[Eligible, Any, Any, SelectConfig, Chosen]:
     frames, embeddings, boxes = frames_of(seed, n)
     conf = SelectConfig.model_validate(select)
-    read = Reader(embeddings=lambda rows: embeddings[rows], boxes=lambda rows: boxes[rows])
+    read = Reader(
+        embeddings=lambda rows: embeddings[rows],
+        boxes=lambda rows: boxes[rows],
+        other_moments=lambda rows, _: rows,
+    )
     return frames, embeddings, boxes, choose(frames, conf, np.empty((0, 6), np.float32), read)
 
 

@@ -14,7 +14,7 @@ from mining.committee import Committee
 from mining.config import Config
 from mining.store import Store
 from mining.types import UsageError, frame_id
-from tests.mining.synthetic import COMMITTEE, Drive, commit, store_of
+from tests.mining.synthetic import COMMITTEE, DIMENSIONS, Drive, commit, footage_of_a_drive, store_of
 
 RNG = np.random.default_rng(11)
 
@@ -62,13 +62,13 @@ def test_a_chosen_frame_tells_rank_and_reason(tmp_path: Path) -> None:
 
 
 def test_each_thing_that_keeps_a_frame_out_is_named(tmp_path: Path) -> None:
-    same = RNG.normal(size=8)
+    same = RNG.normal(size=DIMENSIONS)
     store = store_of(
         tmp_path,
         Drive("r0", [0.9, 0.8, *[0.1] * 8], tags=(("city", "Oslo"),), hashes=[7, *range(100, 109)],
-              embeddings=[same, *RNG.normal(size=(9, 8))]),
+              embeddings=[same, *RNG.normal(size=(9, DIMENSIONS))]),
         Drive("r1", [0.7, *[0.2] * 9], hashes=[7, *range(2**40, 2**40 + 9)],
-              embeddings=[same, *RNG.normal(size=(9, 8))]),
+              embeddings=[same, *RNG.normal(size=(9, DIMENSIONS))]),
         Drive("r2", [0.6, *[0.6] * 9], drive_id="r2"),
     )  # fmt: skip
     conf = config(
@@ -86,6 +86,22 @@ def test_each_thing_that_keeps_a_frame_out_is_named(tmp_path: Path) -> None:
         explain.explain(store, conf, "nope")
     with pytest.raises(UsageError, match="no batch is called"):
         explain.explain(store, conf, frame_id("r0", 0), "2026-01-01-abcdef")
+
+
+def test_footage_that_was_uploaded_twice_is_named(tmp_path: Path) -> None:
+    seen = footage_of_a_drive(5, 60)
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.9] * 60, embeddings=seen),
+        Drive("r1", [0.8] * 60, embeddings=seen + 0.3 * RNG.standard_normal(DIMENSIONS)),
+    )
+    conf = config(budget=60, min_gap_s=1.0, pool_factor=10.0)
+    choose(store, conf, "r0", "r1")
+    assert "shows the same moment as the chosen frame r0-00000" in told(store, conf, "r1", 30)
+    commit(store, Drive("r2", [0.8] * 60, embeddings=seen - 0.3 * RNG.standard_normal(DIMENSIONS)))
+    commit(store, Drive("r3", [0.1] * 60, embeddings=footage_of_a_drive(6, 60)))
+    choose(store, conf, "r2", "r3")
+    assert "an earlier batch holds its moment" in told(store, conf, "r2", 30)
 
 
 def test_what_a_frame_would_have_needed_brings_it_in(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mining import migrate
-from mining.schemas import STORE_VERSION, TABLES
+from mining.schemas import SLICES, STORE_VERSION, TABLES
 from mining.store import Store
 from mining.types import MiningError
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, store_of, table
 
 # Of each version: digest of every table's columns. Files of one version have the same columns: views read them as one.
-COLUMNS = {2: "29e7856bf311"}
+COLUMNS = {2: "e974a0ff6041"}
 
 
 def test_columns_do_not_change_within_a_version() -> None:
@@ -59,7 +59,7 @@ def old(tmp_path: Path) -> Store:
         "select",
         NIGHT,
         "b",
-        {"selections": table("selections", rows)},
+        {"selections": table("selections", rows), "slices": SLICES.empty_table()},
         digest="d",
         settings="s",
         scored=["x"],
@@ -69,6 +69,7 @@ def old(tmp_path: Path) -> Store:
     rewrite(store, "frames", "r1", drop="heading_deg")
     rewrite(store, "selections", "b", drop="slice")
     store.table_file("tracks", NIGHT, "r1").unlink()
+    store.table_file("slices", NIGHT, "b").unlink()
     (store.root / "mining-store.json").write_text('{"store_version": 1}')
     return store
 
@@ -93,6 +94,7 @@ def test_what_can_be_made_again_is_due_and_what_people_acted_upon_stays(old: Sto
         assert con.execute("SELECT frame_id, reason, slice FROM selections").fetchall() == [
             ("r1-0000001", "w", None)
         ]
+        assert con.execute("SELECT count(*) FROM slices").fetchall() == [(0,)]
     marker = store.markers("select")[(NIGHT, "b")]
     assert (marker["settings"], marker["scored"], marker["digest"]) == ("s", ["x"], "d")
 

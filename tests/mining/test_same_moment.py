@@ -117,8 +117,10 @@ def test_a_dropped_frame_drops_no_other() -> None:
     assert drop_same_moments(frames, pool, pool[:0]).tolist() == [0, 2]
 
 
-def test_the_screen_and_the_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = footage(*(look(drive(n // 2), start_s=n / 3, upload=n) for n in range(6)))
+def test_blocks_change_nothing_and_the_screen_costs_no_frame_all_its_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = footage(*(look(drive(n // 2, seconds=30), start_s=n / 3, upload=n) for n in range(4)))
     everything = np.arange(len(frames))
     found = same_moment_pairs(frames, everything, everything)
     monkeypatch.setattr(same_moment, "_BLOCK", 37)
@@ -126,10 +128,10 @@ def test_the_screen_and_the_blocks_change_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(same_moment, "_SCREEN_SIMILARITY", -2.0)
     unscreened = same_moment_pairs(frames, everything, everything)
     assert np.array_equal(found, in_blocks)
-    missed = set(zip(*map(np.ndarray.tolist, unscreened), strict=True)) - set(
-        zip(*map(np.ndarray.tolist, found), strict=True)
-    )
-    assert len(missed) <= 0.02 * len(unscreened[0])
+    pairs, without = (set(zip(*map(np.ndarray.tolist, sides), strict=True)) for sides in (found, unscreened))
+    assert pairs <= without
+    assert len(without - pairs) <= 0.05 * len(without)
+    assert {i for i, _ in without} == {i for i, _ in pairs}
 
 
 def test_too_little_footage_says_nothing() -> None:
@@ -165,10 +167,10 @@ def test_the_clips_that_share_footage_are_found_and_no_others(shared_data: Path)
     detector = detectors.load(spec, ClassMap.load(shipped("classes.toml")))
     clips = []
     for name, seconds in (
-        ("kartik_dashcam1", 17),
-        ("kartik_dashcam2", 12),
-        ("tmo324_seattlestreet1", 10),
-        ("tmo324_desert", 8),
+        ("kartik_dashcam1", 12),
+        ("kartik_dashcam2", 8),
+        ("tmo324_seattlestreet1", 7),
+        ("tmo324_desert", 6),
     ):
         source = Source(str(shared_data / "video" / f"{name}.mp4"), "video")
         times = frame_times(source, Defaults(1.0))
@@ -185,4 +187,7 @@ def test_the_clips_that_share_footage_are_found_and_no_others(shared_data: Path)
     second = rows(frames, 1)
     pair = (frames.recording[i] == 1) & (frames.recording[j] == 0)
     assert np.isin(second, i[pair]).mean() >= 0.9
-    assert np.median(frames.time_s[j[pair]] - frames.time_s[i[pair]]) == pytest.approx(84 / 30, abs=0.5)
+    # A zoomed picture also looks like a slightly later one.
+    off = frames.time_s[j[pair]] - frames.time_s[i[pair]] - 84 / 30
+    assert np.abs(off).max() <= same_moment.SAME_S + 2.5 * same_moment.SLOT_S
+    assert abs(np.median(off)) <= 1.0

@@ -107,21 +107,22 @@ class TestKCenter(StrategyContract):
         monkeypatch.setattr(k_center_module, "_ACTIVE_ROWS", 40)
         monkeypatch.setattr(k_center_module, "_ROWS_PER_BLOCK", 64)
         monkeypatch.setattr(k_center_module, "_CENTRES_PER_BLOCK", 8)
-        candidates = by_name(make_candidates(1500, taken=200 if kind == "many taken" else 0, d=24))
+        candidates = by_name(make_candidates(900, taken=200 if kind == "many taken" else 0, d=24))
         vectors = candidates.embeddings.copy()
         if kind == "clusters":
-            vectors = vectors[:30][np.arange(1500) % 30] + 0.05 * vectors
+            vectors = vectors[:30][np.arange(900) % 30] + 0.05 * vectors
         elif kind == "repeats":
-            vectors = vectors[np.arange(1500) % 200]
+            vectors = vectors[np.arange(900) % 200]
         elif kind == "one-hot":
-            vectors = np.eye(24, dtype=np.float32)[np.arange(1500) % 24]
+            vectors = np.eye(24, dtype=np.float32)[np.arange(900) % 24]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         if kind == "not quite unit":
-            vectors *= np.linspace(0.9992, 1.0008, 1500, dtype=np.float32)[:, None]
-        hardness = candidates.hardness if any_hardness else np.full(1500, 0.5, np.float32)
+            vectors *= np.linspace(0.9992, 1.0008, 900, dtype=np.float32)[:, None]
+        hardness = candidates.hardness if any_hardness else np.full(900, 0.5, np.float32)
         candidates = replace(candidates, embeddings=vectors, hardness=hardness)
-        for k in (1, 2, 3, 90, 400, 1500):
-            assert self.choose(candidates, k).index.tolist() == plain_greedy(candidates, k).tolist()
+        want = plain_greedy(candidates, 500).tolist()
+        for k in (1, 2, 90, 500):
+            assert self.choose(candidates, k).index.tolist() == want[:k]
 
     def test_hardness_of_zero_comes_after_all_others_by_distance(self):
         candidates = by_name(make_candidates(200, taken=3))
