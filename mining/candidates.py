@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from mining.committee import Committee
 from mining.config import SelectConfig
-from mining.same_moment import AROUND_S, Footage, drop_same_moments
+from mining.same_moment import AROUND_S, Footage
 from mining.store import sql_file
 from mining.types import FloatArray, UsageError
 
 LATEST = 20_000
-"""Frames of earlier batches that are looked at for moments that are in a batch already: the work grows with them."""
+"""Frames given out that are compared with, to tell moments that are in a batch already: the work grows with them."""
 
 _ROWS_PER_READ = 65_536
 
@@ -63,17 +63,48 @@ def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
         con.execute("CREATE OR REPLACE TEMP VIEW seen AS SELECT *, 0.0::FLOAT AS likeness FROM mined")
     else:
         con.execute("CREATE OR REPLACE TEMP VIEW seen AS FROM mined")
-    empty = con.sql("FROM seen LIMIT 0").set_alias("mined")
+    # One row of NULL: an expression must make one value of it, else it would add or lose frames.
+    one = con.sql("SELECT seen.* FROM (SELECT 1) LEFT JOIN (FROM seen LIMIT 0) AS seen ON true").set_alias(
+        "mined"
+    )
     for name, text in _expressions(select).items():
+        what = "condition" if name.endswith("where") else "expression"
         try:
-            expression = duckdb.SQLExpression(text)
-            if name.endswith("where"):
-                empty.filter(expression).fetchall()
-            else:
-                empty.select(expression).order("1").fetchall()
+            # Beside a column, so that an aggregate is refused; in an order, so that a type without one is.
+            found = one.select("frame_id", duckdb.SQLExpression(text)).order("2")
+            rows, kind = len(found.fetchall()), str(found.types[1])
         except duckdb.Error as error:
-            what = "condition" if name.endswith("where") else "expression"
             raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
+        if rows != 1:
+            raise UsageError(
+                f"{name} makes {rows} values of one frame: it must be one SQL {what} over `mined`, without unnest"
+            )
+        if what == "condition" and kind != "BOOLEAN":
+            raise UsageError(
+                f"{name} is of type {kind}, and a condition must be true or false: compare it with something"
+            )
+
+
+def list_given_out(con: duckdb.DuckDBPyConnection, batch_ids: Sequence[str] | None) -> list[str]:
+    """Make the table ``given_out``: frames that batches hold or that were delivered, and in which batch last.
+
+    Args:
+        con: has the views of the stores.
+        batch_ids: the batches that count; all where None.
+
+    Returns:
+        The batches that are in it, in order.
+    """
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE given_out AS SELECT frame_id, max(batch_id) AS batch_id "
+        # A batch that another site chose is known here by what was delivered of it.
+        "FROM (SELECT frame_id, batch_id FROM selections UNION SELECT frame_id, batch_id FROM exports WHERE status = 'ok') "
+        "WHERE $everything OR batch_id = ANY($batches::VARCHAR[]) GROUP BY frame_id",
+        {"everything": batch_ids is None, "batches": list(batch_ids or [])},
+    )
+    return [
+        name for (name,) in con.execute("SELECT DISTINCT batch_id FROM given_out ORDER BY ALL").fetchall()
+    ]
 
 
 def eligible_frames(
@@ -118,7 +149,10 @@ def eligible_frames(
                 duckdb.SQLExpression("epoch_us(captured_at)").alias("at_us"),
                 "perceptual_hash",
                 duckdb.SQLExpression(select.stratify_by).cast("VARCHAR").alias("stratum"),
-                duckdb.SQLExpression(order_of(select)).alias("priority"),
+                # NaN (0 / 0) is no value; DuckDB sorts it above all others.
+                duckdb.SQLExpression(
+                    f"CASE WHEN isnan(TRY_CAST(({order_of(select)}) AS DOUBLE)) THEN NULL ELSE ({order_of(select)}) END"
+                ).alias("priority"),
                 duckdb.SQLExpression(f"TRY_CAST(({order_of(select)}) AS DOUBLE)").alias("value"),
                 *(quota.alias(f"slice_{i}") for i, quota in enumerate(quotas)),
             )
@@ -157,9 +191,8 @@ def query(
         [list(recording_ids)],
     )
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE earlier AS SELECT DISTINCT f.drive_id, f.camera, epoch_us(f.captured_at) AS at_us "
-        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE $exclude",
-        {"exclude": select.exclude_chosen},
+        "CREATE OR REPLACE TEMP TABLE earlier AS SELECT DISTINCT drive_id, camera, epoch_us(captured_at) AS at_us "
+        "FROM frames SEMI JOIN given_out USING (frame_id)"
     )
     parameters = {"committee_id": committee.committee_id, "reach_us": reach_us(select.min_gap_s)}
     found = with_likeness(con, con.sql(sql_file("candidates"), params=parameters), examples)
@@ -208,44 +241,20 @@ def read_embeddings(
     return np.ascontiguousarray(vectors[where.to_numpy()], np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """The footage around the candidates and around what the latest batches hold, to tell moments that were seen already."""
+def read_footage(
+    con: duckdb.DuckDBPyConnection, committee: Committee, recording_ids: Sequence[str]
+) -> tuple[pa.StringArray, Footage, NDArray[np.int64]]:
+    """Read the embeddings of whole recordings, and of what is around the latest ``LATEST`` frames that were given out.
 
-    frame_id: pa.StringArray
-    """[F]"""
-    footage: Footage
-    """[F] in the same order."""
-    taken: NDArray[np.int64]
-    """[t] rows of frames that the latest batches hold."""
+    Held in half precision: 2 bytes a number, of every frame of these recordings.
 
-    def others(self, names: NDArray[np.str_], before: NDArray[np.str_]) -> NDArray[np.int64]:
-        """Positions in ``names`` without those of a moment that an earlier batch, ``before``, or one ahead in it shows.
-
-        All of them must be frames of the recordings that were read.
-        """
-        rows, taken = (
-            pc.index_in(pa.array(frames, pa.string()), value_set=self.frame_id).to_numpy().astype(np.int64)
-            for frames in (names, before)
-        )
-        return drop_same_moments(self.footage, rows, np.concatenate([taken, self.taken]))
-
-
-def read_moments(
-    con: duckdb.DuckDBPyConnection,
-    committee: Committee,
-    recording_ids: Sequence[str],
-    batches: Sequence[str],
-) -> Moments:
-    """Read whole recordings, and what is around the frames of earlier batches (the latest ``LATEST`` frames of them).
-
-    Embeddings are held in half precision: 2 bytes a number, of every frame of these recordings.
+    Returns:
+        [F] frame ids; the footage in the same order; [t] its rows that were given out.
     """
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE latest AS SELECT frame_id, f.recording_id, f.pts_ns "
-        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE s.batch_id = ANY($batches::VARCHAR[]) "
-        "ORDER BY s.batch_id DESC, s.arm, s.rank LIMIT $latest",
-        {"batches": list(batches), "latest": LATEST},
+        "CREATE OR REPLACE TEMP TABLE latest AS SELECT frame_id, recording_id, pts_ns "
+        "FROM frames JOIN given_out USING (frame_id) ORDER BY batch_id DESC, frame_id LIMIT $latest",
+        {"latest": LATEST},
     )
     found = con.sql(
         sql_file("footage"),
@@ -263,16 +272,16 @@ def read_moments(
         flat = rows["embedding"].flatten().to_numpy().astype(np.float16)
         vectors.append(flat.reshape(len(rows), -1))
     if not names:
-        return Moments(pa.array([], pa.string()), Footage.none(), np.empty(0, np.int64))
+        return pa.array([], pa.string()), Footage.none(), np.empty(0, np.int64)
     number, time = np.concatenate(recording), np.concatenate(time_s)
     name = pa.concat_arrays(names)
     order = np.lexsort((name.to_numpy(zero_copy_only=False), time, number))
     footage = Footage(number[order], time[order], np.concatenate(vectors)[order])
     name = name.take(pa.array(order))
-    latest = con.sql("SELECT DISTINCT frame_id FROM latest ORDER BY frame_id").to_arrow_table()["frame_id"]
-    # An earlier batch may hold frames that this committee has not looked at.
+    latest = con.sql("SELECT frame_id FROM latest ORDER BY frame_id").to_arrow_table()["frame_id"]
+    # What was given out may hold frames that this committee has not looked at.
     taken = pc.index_in(latest, value_set=name).drop_null().to_numpy().astype(np.int64)
-    return Moments(name, footage, taken)
+    return name, footage, taken
 
 
 def estimated_boxes(

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mining.candidates import Eligible, reach_us
 from mining.config import SelectConfig
+from mining.same_moment import first_of_each
 from mining.signals.quality import hamming
 from mining.strategies import STRATEGIES, Candidates
 from mining.types import FloatArray
@@ -25,36 +27,43 @@ Rows = NDArray[np.int64]
 
 
 class Reader:
-    """What is read of a few frames only, when it is needed."""
+    """What is read of a few frames only, when it is needed, and read once."""
 
     def __init__(
         self,
         embeddings: Callable[[Rows], FloatArray],
         boxes: Callable[[Rows], NDArray[np.float64]],
-        other_moments: Callable[[Rows, Rows], Rows],
+        same_moment: Callable[[Rows], Mapping[int, set[int]]],
     ) -> None:
-        """Read through functions of rows of ``Eligible``.
+        """Read through functions of [m] rows of ``Eligible``.
 
         Args:
-            embeddings: [m] rows -> [m, d].
-            boxes: [m] rows -> [m] objects that a labeler will draw.
-            other_moments: [m] rows in falling priority and [t] rows that are taken -> those of the m that show no moment of
-                footage that a row taken, an earlier batch, or a row before them shows (``mining.same_moment``).
+            embeddings: rows -> [m, d].
+            boxes: rows -> [m] objects that a labeler will draw.
+            same_moment: rows -> for each that has any, the rows asked for so far, these included, that show its moment of
+                footage (``mining.same_moment``); -1 among them where an earlier batch shows it.
         """
-        self._read, self.boxes, self.other_moments = embeddings, boxes, other_moments
-        self._slot: dict[int, int] = {}
-        self._vectors: FloatArray | None = None
+        self.embeddings, self.boxes = _Once(embeddings), _Once(boxes)
+        self.same_moment = same_moment
 
-    def embeddings(self, rows: Rows) -> FloatArray:
-        """[m, d] embeddings; each is read once."""
-        missing = [row for row in rows.tolist() if row not in self._slot]
-        if missing or self._vectors is None:
+
+class _Once:
+    """Values of rows, each read once."""
+
+    def __init__(self, read: Callable[[Rows], NDArray[Any]]) -> None:
+        self._read = read
+        self._slot: dict[int, int] = {}
+        self._values: NDArray[Any] | None = None
+
+    def __call__(self, rows: Rows) -> NDArray[Any]:
+        missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self._slot]
+        if missing or self._values is None:
             found = self._read(np.asarray(missing, np.int64))
             self._slot.update(
                 zip(missing, range(len(self._slot), len(self._slot) + len(missing)), strict=True)
             )
-            self._vectors = found if self._vectors is None else np.concatenate([self._vectors, found])
-        return self._vectors[[self._slot[row] for row in rows.tolist()]]
+            self._values = found if self._values is None else np.concatenate([self._values, found])
+        return self._values[[self._slot[row] for row in rows.tolist()]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +158,7 @@ class _Choice:
                 select.seed,
             )
             rows = pool[picks.index]
-            boxes = self.read.boxes(rows)
+            boxes = self.read.boxes(pool)[picks.index]
             name = None if slice_of is None else self.name(slice_of)
             fits = self.fitting(rows, boxes)
             for i in range(fits):
@@ -175,8 +184,11 @@ class _Choice:
         boxes = self.read.boxes(rows)
         taken = []
         for row, expected in zip(rows.tolist(), boxes.tolist(), strict=True):
-            # The frame that passes the limit is in: to leave it out would favour frames of few boxes.
+            # The frame that passes the arm's share is in: to leave it out would favour frames of few boxes.
             if cost.limit is not None and self.chosen.cost >= cost.limit * self.select.random_share:
+                break
+            if not self.fits(self.chosen.cost + self.cost_of(expected)):
+                self.chosen.stopped_by_cost = True
                 break
             self.take(row, "random", None, math.nan, expected)
             taken.append(row)
@@ -185,42 +197,61 @@ class _Choice:
     def walk(self, order: Rows, count: int) -> Rows:
         """Walk down ``order`` and keep frames that keep the gap to the batch and to each other, until there are ``count``.
 
-        Repeated pictures are passed over: those that look like a frame of the batch or like one that was kept before.
+        Repeats are passed over: frames that show a picture or a moment of the batch, or of one that was kept before.
         """
-        blocked, place = bytearray(self.blocked), self.place
+        blocked, passed = bytearray(self.blocked), self.repeats.copy()
         kept = np.empty(0, np.int64)
         position = 0
         while len(kept) < count and position < len(order):
             found: list[int] = []
+            positions: list[int] = []
             while len(found) < count - len(kept) and position < len(order):
                 row = int(order[position])
+                if not (blocked[self.place[row]] or passed[row]):
+                    self.block(blocked, row)
+                    found.append(row)
+                    positions.append(position)
                 position += 1
-                at = int(place[row])
-                if blocked[at] or self.repeats[row]:
-                    continue
-                first, last = int(self.first[at]), int(self.last[at])
-                blocked[first:last] = b"\1" * (last - first)
-                found.append(row)
-            kept = np.concatenate([kept, self.distinct(np.asarray(found, np.int64), kept)])
+            rows = np.asarray(found, np.int64)
+            good = self.distinct(rows, kept)
+            kept = np.concatenate([kept, rows[good]])
+            if not good.all():
+                # What is passed over keeps no neighbour out: those that it hid are looked at again.
+                passed[rows[~good]] = True
+                blocked = bytearray(self.blocked)
+                for row in kept.tolist():
+                    self.block(blocked, row)
+                position = positions[int(good.argmin())]
         return kept
 
-    def distinct(self, rows: Rows, kept: Rows) -> Rows:
-        """Leave out rows that show the same picture or moment as the batch, as ``kept``, or as a row before them."""
-        if not len(rows):
-            return rows
-        bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
+    def block(self, blocked: bytearray, row: int) -> None:
+        """Mark all frames within the gap of this one, itself included."""
+        first, last = int(self.first[self.place[row]]), int(self.last[self.place[row]])
+        blocked[first:last] = b"\1" * (last - first)
+
+    def distinct(self, rows: Rows, kept: Rows) -> NDArray[np.bool_]:
+        """[m] which rows show no picture and no moment of the batch, of ``kept``, or of a row before them."""
         batch = np.asarray(self.chosen.rows, np.int64)
+        before = len(batch) + len(kept)
         everything = np.concatenate([batch, kept, rows])
-        hashes = self.frames.perceptual_hash[everything]
-        embeddings = self.read.embeddings(everything)
         good = np.ones(len(everything), bool)
-        for i in range(len(batch) + len(kept), len(everything)):  # each step is one vectorised comparison
-            near = np.flatnonzero(good[:i] & (hamming(hashes[:i], hashes[i]) <= bits))
-            same = near[np.linalg.norm(embeddings[near] - embeddings[i], axis=1) <= apart]
-            good[i] = not len(same)
-            self.repeats[everything[i]] = bool((same < len(batch)).any())
-        before, good = everything[: -len(rows)], good[-len(rows) :]
-        return self.read.other_moments(rows[good], before) if self.select.same_moment_once else rows[good]
+        bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
+        if bits >= 0 and len(rows):
+            hashes = self.frames.perceptual_hash[everything]
+            embeddings = self.read.embeddings(everything)
+            for i in range(before, len(everything)):  # each step is one vectorised comparison
+                near = np.flatnonzero(good[:i] & (hamming(hashes[:i], hashes[i]) <= bits))
+                same = near[np.linalg.norm(embeddings[near] - embeddings[i], axis=1) <= apart]
+                good[i] = not len(same)
+                self.repeats[everything[i]] = bool((same < len(batch)).any())
+        good = good[before:]
+        if self.select.same_moment_once and good.any():
+            moments = self.read.same_moment(rows[good])
+            given_out = {-1, *batch.tolist()}
+            for row, others in moments.items():
+                self.repeats[row] |= bool(others & given_out)
+            good[good] = first_of_each(rows[good].tolist(), moments, given_out | set(kept.tolist()))
+        return good
 
     # -- quotas ----------------------------------------------------------------------------------------------------
 
@@ -242,7 +273,7 @@ class _Choice:
         ceilings = [quota.ceiling(self.select.budget) for quota in self.select.quota]
         for i, row in enumerate(rows.tolist()):
             cost += self.cost_of(float(boxes[i]))
-            if self.select.cost.limit is not None and cost > self.select.cost.limit + 1e-9:
+            if not self.fits(cost):
                 self.chosen.stopped_by_cost = True
                 return i
             for q, s in enumerate(self.frames.slices[row].tolist()):
@@ -297,7 +328,7 @@ class _Choice:
             f"{eligible} frames of it are eligible",
             f"{near} within {self.select.min_gap_s:g} s of a chosen frame" if near else "",
             f"{closed} in slices that are full" if closed else "",
-            f"{int(inside.sum()) - near - closed} show the same picture as a chosen frame"
+            f"{int(inside.sum()) - near - closed} show the same picture or moment as a chosen frame"
             if int(inside.sum()) > near + closed
             else "",
         ]
@@ -311,21 +342,24 @@ class _Choice:
 
     # -- taking ----------------------------------------------------------------------------------------------------
 
+    def fits(self, cost: float) -> bool:
+        """Whether a batch may cost so much."""
+        return self.select.cost.limit is None or cost <= self.select.cost.limit + 1e-9
+
     def cost_of(self, boxes: float) -> float:
         """What labeling a frame of so many boxes costs."""
         return self.select.cost.per_frame + self.select.cost.per_box * boxes
 
     def take(self, row: int, arm: str, slice_name: str | None, distance: float, boxes: float) -> None:
         """Put a frame into the batch."""
-        chosen, at = self.chosen, int(self.place[row])
+        chosen = self.chosen
         chosen.rows.append(row)
         chosen.arm.append(arm)
         chosen.slice.append(slice_name)
         chosen.distance.append(distance)
         chosen.boxes.append(boxes)
         chosen.cost += self.cost_of(boxes)
-        first, last = int(self.first[at]), int(self.last[at])
-        self.blocked[first:last] = b"\1" * (last - first)
+        self.block(self.blocked, row)
         for q, s in enumerate(self.frames.slices[row].tolist()):
             if s >= 0:
                 self.counts[q, s] += 1

@@ -184,7 +184,7 @@ _stage_command("scenes", "Find runs of hard frames.", "mining scenes --config ni
 @_json_option
 @click.option(
     "--store", "stores", multiple=True, type=click.Path(path_type=Path),
-    help="Another site's store, whose frames are candidates too; may be given again.",
+    help="Another site's store, beside the config's other_stores, whose frames are candidates too; may be given again.",
 )  # fmt: skip
 def select(config_path: str, overrides: tuple[str, ...], as_json: bool, stores: tuple[Path, ...]) -> None:
     """Choose a batch. Exit code 2 where no frame could be chosen.
@@ -193,10 +193,13 @@ def select(config_path: str, overrides: tuple[str, ...], as_json: bool, stores: 
     """
     from mining import pipeline
 
+    config = _load(config_path, overrides)
     if stores:
-        listed = json.dumps([str(store.absolute()) for store in stores])
-        overrides = (*overrides, f"select.other_stores={listed}")
-    report = pipeline.run_stage("select", _load(config_path, overrides))
+        others = [*config.select.other_stores, *(str(store.absolute()) for store in stores)]
+        config = config.model_copy(
+            update={"select": config.select.model_copy(update={"other_stores": others})}
+        )
+    report = pipeline.run_stage("select", config)
     _show_stage(report, as_json)
     if not (report.done or report.unchanged):
         raise click.exceptions.Exit(2)

@@ -193,7 +193,8 @@ class SelectConfig(_Section):
     like: list[str] = []
     """Examples, as frame_id or image file: candidates get a column `likeness`, the cosine similarity to the nearest."""
     random_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of the budget drawn at random from all eligible frames, so that mining can be measured against it."""
+    """Share of the budget (rounded to frames: none of a budget below 11, by default) drawn at random from all eligible
+    frames, so that mining can be measured against it."""
     max_duplicate_bits: int = Field(default=6, ge=-1, le=64)
     """Frames whose perceptual hashes differ in at most this many of 64 bits are the same picture when their embeddings
     are near-equal too; only one is kept. -1 keeps all."""
@@ -214,6 +215,11 @@ class SelectConfig(_Section):
             if titles.count(quota.title) > 1:
                 raise ValueError(f"two quotas are called {quota.title!r}: give each its own `name`")
             floor, ceiling = quota.floor(self.budget), quota.ceiling(self.budget)
+            if quota.max_share and not ceiling:
+                raise ValueError(
+                    f"quota {quota.title!r}: max_share = {quota.max_share:g} of a budget of {self.budget} is less than one "
+                    "frame; give `max`, or max_share = 0 to leave the slice out"
+                )
             if floor > ceiling:
                 raise ValueError(
                     f"quota {quota.title!r} asks for at least {floor} and at most {ceiling} frames of a budget of "

@@ -8,10 +8,13 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mining import candidates, views
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
+from mining.same_moment import SameMoments
 from mining.select_batch import examples_of, other_stores
 from mining.signals.quality import hamming
 from mining.store import Store, sql_file
@@ -73,7 +76,9 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
     """
     committee = committee_of(config)
     batch_id, marker = batch_of(store, committee, batch_id)
-    with views.connect([store, *other_stores(config)]) as con:
+    # The stores that the batch was chosen from, where it says so: they may have come with --store.
+    chosen_with = config.model_copy(update={"select": _select_of(marker)}) if "select" in marker else config
+    with views.connect([store, *other_stores(chosen_with)]) as con:
         ask = {"committee_id": committee.committee_id, "frame_id": frame_id}
         found = con.sql(sql_file("explain_frame"), params=ask).to_arrow_table().to_pylist()
         if not found:
@@ -96,7 +101,7 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
                 row = chosen[0]
                 story.verdict = [f"rank {row['rank']} of the {row['arm']} arm: {row['reason']}"]
             else:
-                story.verdict = _kept_out(con, store, config, committee, frame, batch_id, marker)
+                story.verdict = _kept_out(con, store, chosen_with, committee, frame, batch_id, marker)
     return story
 
 
@@ -114,6 +119,10 @@ def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[
         if marker["committee_id"] == committee.committee_id
     ]
     return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
+
+
+def _select_of(marker: dict[str, Any]) -> SelectConfig:
+    return SelectConfig.model_validate(marker["select"])
 
 
 def _facts(frame: dict[str, Any]) -> dict[str, Any]:
@@ -197,9 +206,11 @@ def _kept_out(
     if frame["recording_id"] not in marker["recordings"]:
         return ["its recording was not among those that the batch was chosen from: it was scored later, or lies outside "
                 "footage.paths"]  # fmt: skip
-    select = SelectConfig.model_validate(marker["select"])
-    with_own = config.model_copy(update={"select": select})
-    examples = examples_of(store, with_own, committee)
+    if frame["embedding"] is None:
+        why = frame["error"] or "no reason is recorded"
+        return [f"the committee's first detector, {committee.names[0]}, did not see it: {why}"]
+    select = config.select
+    examples = examples_of(store, config, committee)
     this = candidates.with_likeness(
         con,
         con.sql(
@@ -210,34 +221,27 @@ def _kept_out(
     )
     found: list[str] = []
     if not len(this.filter(duckdb.SQLExpression(select.where)).select("frame_id").fetchall()):
-        found.append(f"it does not fulfil select.where: {select.where}")
-    found += _earlier(con, select, frame, batch_id, marker)
+        today = ", as the tables are today" if "chosen" in select.where or "exported" in select.where else ""
+        found.append(f"it does not fulfil select.where{today}: {select.where}")
+    candidates.list_given_out(con, marker["earlier"] if select.exclude_chosen else [])
+    found += _given_out(con, select, frame)
     batch = con.sql(sql_file("batch_neighbours"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
     found += _too_near(select, frame, batch)
     found += _full_slices(con, this, select, batch_id)
     found += _repeated(select, frame, batch)
     if not found and select.same_moment_once:
-        found += _same_moment(con, committee, select, frame, batch, marker)
+        found += _same_moment(con, committee, frame, batch, marker)
     if found:
         return found
     return _not_picked(this, select, frame, batch, marker)
 
 
-def _earlier(
-    con: duckdb.DuckDBPyConnection,
-    select: SelectConfig,
-    frame: dict[str, Any],
-    batch_id: str,
-    marker: dict[str, Any],
-) -> list[str]:
-    if not select.exclude_chosen:
-        return []
+def _given_out(con: duckdb.DuckDBPyConnection, select: SelectConfig, frame: dict[str, Any]) -> list[str]:
     rows = con.sql(
-        "SELECT s.batch_id, s.frame_id, abs(epoch_us(f.captured_at) - epoch_us($at::TIMESTAMPTZ)) / 1e6 AS apart_s "
-        "FROM selections AS s JOIN frames AS f USING (frame_id) WHERE f.drive_id = $d AND f.camera = $c "
-        "AND s.batch_id = ANY($earlier::VARCHAR[]) ORDER BY apart_s, s.batch_id LIMIT 1",
-        params={"at": frame["captured_at"], "d": frame["drive_id"], "c": frame["camera"],
-                "earlier": marker["earlier"]},
+        "SELECT batch_id, frame_id, abs(epoch_us(captured_at) - epoch_us($at::TIMESTAMPTZ)) / 1e6 AS apart_s "
+        "FROM frames JOIN given_out USING (frame_id) WHERE drive_id = $d AND camera = $c "
+        "ORDER BY apart_s, batch_id LIMIT 1",
+        params={"at": frame["captured_at"], "d": frame["drive_id"], "c": frame["camera"]},
     ).to_arrow_table().to_pylist()  # fmt: skip
     if not rows or rows[0]["apart_s"] * 1e6 > candidates.reach_us(select.min_gap_s):
         return []
@@ -256,12 +260,21 @@ def _too_near(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[
         if (row["drive_id"], row["camera"]) == (frame["drive_id"], frame["camera"])
         and abs(row["at_us"] - at_us) <= candidates.reach_us(select.min_gap_s)
     ]
-    return [
-        f"it lies {apart / 1e6:.2f} s from the chosen frame {row['frame_id']} ({row['arm']}, hardness "
-        f"{row['hardness']:.2f}): it would have needed to be harder than that one (it has {frame['hardness']:.2f}), or "
-        f"select.min_gap_s of at most {apart / 1e6:g}"
-        for apart, row in sorted(near, key=lambda pair: (pair[0], pair[1]["frame_id"]))
-    ]
+    found = []
+    for apart, row in sorted(near, key=lambda pair: (pair[0], pair[1]["frame_id"])):
+        needed = f"select.min_gap_s of at most {apart / 1e6:g}"
+        if row["arm"] == "random":
+            why = "drawn at random"
+        elif row["slice"] is not None:
+            why = f"chosen for the slice {row['slice']}"
+        else:
+            why = f"hardness {row['hardness']:.2f}; this one has {frame['hardness']:.2f}"
+            if row["hardness"] > frame["hardness"] and select.order_by is None and not select.like:
+                needed = f"to be harder than that one, or {needed}"
+        found.append(
+            f"it lies {apart / 1e6:.2f} s from the chosen frame {row['frame_id']} ({why}): it would have needed {needed}"
+        )
+    return found
 
 
 def _repeated(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[str, Any]]) -> list[str]:
@@ -286,26 +299,27 @@ def _repeated(select: SelectConfig, frame: dict[str, Any], batch: Sequence[dict[
 def _same_moment(
     con: duckdb.DuckDBPyConnection,
     committee: Committee,
-    select: SelectConfig,
     frame: dict[str, Any],
     batch: Sequence[dict[str, Any]],
     marker: dict[str, Any],
 ) -> list[str]:
     """Look at the same footage as the choice did: it says what is usual in it."""
-    earlier = marker["earlier"] if select.exclude_chosen else []
-    moments = candidates.read_moments(con, committee, marker["recordings"], earlier)
-    this, nothing = np.array([frame["frame_id"]]), np.array([], np.str_)
-    if not len(moments.others(this, nothing)):
+    names, footage, given_out = candidates.read_footage(con, committee, marker["recordings"])
+    looked_at = pa.array([frame["frame_id"], *(row["frame_id"] for row in batch)])
+    rows = pc.index_in(looked_at, value_set=names).drop_null().to_numpy().astype(np.int64)
+    if not len(rows) or names[rows[0]].as_py() != frame["frame_id"]:
+        return []
+    same = SameMoments(footage, np.concatenate([given_out, rows[1:]])).of(rows[:1]).get(int(rows[0]), set())
+    if same & set(given_out.tolist()):
         return [
             "an earlier batch holds its moment: the same footage was uploaded twice (select.same_moment_once)"
         ]
-    for row in batch:
-        if row["embedding"] is not None and not len(moments.others(this, np.array([row["frame_id"]]))):
-            return [
-                f"it shows the same moment as the chosen frame {row['frame_id']}: the same footage was uploaded twice "
-                "(select.same_moment_once)"
-            ]
-    return []
+    return [
+        f"it shows the same moment as the chosen frame {names[row].as_py()}: the same footage was uploaded twice "
+        "(select.same_moment_once)"
+        for row in rows[1:].tolist()
+        if row in same
+    ][:1]
 
 
 def _full_slices(
@@ -335,10 +349,14 @@ def _not_picked(
     """It was eligible, and others were better: outside the pool, or passed over by the strategy."""
     order = candidates.order_of(select)
     steps = [step for step in marker["steps"] if step["slice"] is None]
-    if not steps:
+    if marker["stopped_by_cost"]:
         return [
-            "the floors of select.quota used up the budget, and it is in none of their slices that lacked frames"
+            f"the batch ended at select.cost.limit = {select.cost.limit:g}, before it was this frame's turn: it would have "
+            "needed to be among those picked first, or a higher limit"
         ]
+    if not steps:
+        used = "the floors of select.quota" if select.quota else "the random arm"
+        return [f"{used} used up the budget, and it was not among the frames taken for that"]
     value = this.select(duckdb.SQLExpression(f"TRY_CAST(({order}) AS DOUBLE)")).fetchall()[0][0]
     border = min((s["least_priority"] for s in steps if s["least_priority"] is not None), default=None)
     if value is not None and border is not None and value < border:
@@ -347,8 +365,11 @@ def _not_picked(
             f"{border:.4g}, or a larger select.pool_factor (now {select.pool_factor:g})"
         ]
     vectors = [row["embedding"] for row in batch if row["embedding"] is not None]
-    distance = np.linalg.norm(np.subtract(vectors, frame["embedding"]), axis=1)
-    nearest = float(distance.min())
+    if not vectors:
+        return [
+            f"the strategy {select.strategy} preferred others; their observations are not in the store any more"
+        ]
+    nearest = float(np.linalg.norm(np.subtract(vectors, frame["embedding"]), axis=1).min())
     last = steps[-1]["least_value"]
     words = [
         f"it was good enough for the pool, or lay within {select.min_gap_s:g} s of a frame that was, and the strategy "

@@ -8,6 +8,7 @@ evidence for the numbers below.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
 import numpy as np
@@ -92,24 +93,37 @@ class Footage:
         return len(self.recording)
 
 
-def drop_same_moments(
-    footage: Footage, pool: NDArray[np.int64], taken: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Positions in ``pool``, in its order, without frames of a moment that ``taken`` or an earlier kept one shows.
+class SameMoments:
+    """Which frames show the same moment, remembered: two frames are compared once, however often they are asked for."""
 
-    Args:
-        footage: the recordings of all these frames, at least AROUND_S around each of them.
-        pool: [n] rows of the footage in falling priority; of two frames of one moment the first is kept.
-        taken: [m] rows of frames that are chosen already, in this batch or an earlier one.
-    """
-    n = len(pool)
-    i, j = same_moment_pairs(footage, pool, np.concatenate([pool, taken]))
-    dropped = np.zeros(n, np.bool_)
-    dropped[i[j >= n]] = True
-    earlier = j < i
-    for later, before in zip(i[earlier].tolist(), j[earlier].tolist(), strict=True):
-        dropped[later] |= not dropped[before]  # sorted by `later`: what happens to `before` is settled
-    return np.flatnonzero(~dropped)
+    def __init__(self, footage: Footage, given_out: NDArray[np.int64]) -> None:
+        """Start with rows that others are compared with, but not with each other.
+
+        ``footage`` must hold AROUND_S around each frame that is given here or will be asked for.
+        """
+        self.footage = footage
+        self._known = given_out
+        self._same: dict[int, set[int]] = {}
+
+    def of(self, rows: NDArray[np.int64]) -> dict[int, set[int]]:
+        """For each of these rows of the footage that has any: the rows given or asked for so far that show its moment."""
+        new = np.setdiff1d(rows, self._known)
+        self._known = np.concatenate([self._known, new])
+        i, j = same_moment_pairs(self.footage, new, self._known)
+        for one, other in zip(new[i].tolist(), self._known[j].tolist(), strict=True):
+            self._same.setdefault(one, set()).add(other)
+            self._same.setdefault(other, set()).add(one)
+        return {row: self._same[row] for row in rows.tolist() if row in self._same}
+
+
+def first_of_each(rows: Sequence[int], same: Mapping[int, set[int]], taken: set[int]) -> NDArray[np.bool_]:
+    """[n] whether each of ``rows`` is kept: no row of its moment is in ``taken`` or was kept before it."""
+    seen, kept = set(taken), np.zeros(len(rows), np.bool_)
+    for i, row in enumerate(rows):
+        kept[i] = not (same.get(row, set()) & seen)
+        if kept[i]:
+            seen.add(row)
+    return kept
 
 
 def same_moment_pairs(
@@ -121,7 +135,7 @@ def same_moment_pairs(
     len(frames) * len(others) * WIDTH, the memory with len(frames) + len(others) and with the footage.
 
     Args:
-        footage: as for ``drop_same_moments``.
+        footage: the recordings of all these frames, at least AROUND_S around each of them.
         frames: [n] rows of the footage.
         others: [m] rows of the footage; may hold the same ones. A frame is no pair with its own recording nearby.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
@@ -10,19 +10,22 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mining import candidates, views
-from mining.candidates import Eligible, Moments, read_moments
+from mining.candidates import Eligible, read_embeddings
 from mining.choose import Chosen, Reader, choose
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
+from mining.same_moment import SameMoments
 from mining.schemas import SELECTIONS, SLICES
-from mining.similar import embeddings_of
+from mining.similar import embeddings_of, image_digests
 from mining.store import Store, digest, sql_file
 from mining.strategies import STRATEGIES
 from mining.types import FloatArray, StageReport, UsageError
 
-SELECT_VERSION = 2
+SELECT_VERSION = 3
 """Raise when the rows of this stage change for the same input."""
 
 
@@ -40,7 +43,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     if not scored:
         report.problems.append("nothing is scored: no frame could be chosen")
         return report, None
-    settings = digest(committee.committee_id, select.model_dump(), SELECT_VERSION)
+    # Of image files the pixels count: another picture of the same name is another wish.
+    pictures = image_digests(config, select.like)
+    settings = digest(committee.committee_id, select.model_dump(), pictures, SELECT_VERSION)
     for (_, batch_id), marker in sorted(store.markers("select").items()):
         # Less footage than before (old drives were cleaned up, say) is no reason for another batch.
         if marker["settings"] == settings and set(scored) <= set(marker["scored"]):
@@ -50,16 +55,13 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     content = digest(scored, settings)
     batch_id = f"{scored[-1][:10]}-{content[:6]}"
     with views.connect([store, *others]) as con:
+        earlier = candidates.list_given_out(con, None if select.exclude_chosen else [])
         frames = candidates.eligible_frames(
             con, select, committee, wanted, examples_of(store, config, committee)
         )
-        earlier = [
-            b for (b,) in con.execute("SELECT DISTINCT batch_id FROM selections ORDER BY ALL").fetchall()
-        ]
-        moments = read_moments(con, committee, wanted, earlier if select.exclude_chosen else [])
-        chosen = choose(
-            frames, select, _taken(con, committee, select), _reader(con, frames, committee, moments)
-        )
+        names = con.sql("SELECT frame_id FROM given_out ORDER BY frame_id").to_arrow_table()["frame_id"]
+        taken = read_embeddings(con, committee, names.to_numpy().astype(np.str_), known_only=True)
+        chosen = choose(frames, select, taken, _reader(con, frames, committee, select, wanted))
         tables = {
             "selections": _selections(con, batch_id, committee, frames, chosen, config),
             "slices": _slices(batch_id, chosen),
@@ -71,7 +73,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         "select", date.fromisoformat(batch_id[:10]), batch_id, tables, digest=content,
         committee_id=committee.committee_id, budget=select.budget, eligible=len(frames), settings=settings,
         scored=scored, select=select.model_dump(), steps=[asdict(step) for step in chosen.steps],
-        cost=chosen.cost, recordings=wanted, earlier=earlier,
+        cost=chosen.cost, stopped_by_cost=chosen.stopped_by_cost, recordings=wanted, earlier=earlier,
         chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
@@ -86,6 +88,7 @@ def check(store: Store, config: Config) -> None:
             f"select.strategy is {config.select.strategy!r}; known: {', '.join(sorted(STRATEGIES))}"
         )
     other_stores(config)
+    image_digests(config, config.select.like)
     with store.connect() as con:
         candidates.check(con, config.select)
 
@@ -130,23 +133,39 @@ def examples_of(store: Store, config: Config, committee: Committee) -> FloatArra
     return embeddings_of(store, config, committee, config.select.like)
 
 
-def _taken(con: duckdb.DuckDBPyConnection, committee: Committee, select: SelectConfig) -> FloatArray:
-    """[m, d] embeddings of frames that earlier batches hold: the strategy keeps away from them."""
-    names = con.sql(
-        "SELECT DISTINCT frame_id FROM selections WHERE $exclude ORDER BY frame_id",
-        params={"exclude": select.exclude_chosen},
-    ).to_arrow_table()["frame_id"]
-    return candidates.read_embeddings(con, committee, names.to_numpy().astype(np.str_), known_only=True)
-
-
 def _reader(
-    con: duckdb.DuckDBPyConnection, frames: Eligible, committee: Committee, moments: Moments
+    con: duckdb.DuckDBPyConnection,
+    frames: Eligible,
+    committee: Committee,
+    select: SelectConfig,
+    recording_ids: Sequence[str],
 ) -> Reader:
     return Reader(
-        embeddings=lambda rows: candidates.read_embeddings(con, committee, frames.names(rows)),
+        embeddings=lambda rows: read_embeddings(con, committee, frames.names(rows)),
         boxes=lambda rows: candidates.estimated_boxes(con, committee, frames.names(rows)),
-        other_moments=lambda rows, before: rows[moments.others(frames.names(rows), frames.names(before))],
+        same_moment=_moments_of(con, frames, committee, recording_ids)
+        if select.same_moment_once
+        else lambda _: {},
     )
+
+
+def _moments_of(
+    con: duckdb.DuckDBPyConnection, frames: Eligible, committee: Committee, recording_ids: Sequence[str]
+) -> Callable[[NDArray[np.int64]], dict[int, set[int]]]:
+    """Read the footage; what comes back tells of rows of ``frames`` which show the same moment (see ``Reader``)."""
+    names, footage, given_out = candidates.read_footage(con, committee, recording_ids)
+    moments = SameMoments(footage, given_out)
+    row_of = dict.fromkeys(given_out.tolist(), -1)
+
+    def same_moment(rows: NDArray[np.int64]) -> dict[int, set[int]]:
+        places = (
+            pc.index_in(frames.frame_id.take(pa.array(rows)), value_set=names).to_numpy().astype(np.int64)
+        )
+        row_of.update(zip(places.tolist(), rows.tolist(), strict=True))
+        found = moments.of(places)
+        return {row_of[place]: {row_of[other] for other in others} for place, others in found.items()}
+
+    return same_moment
 
 
 def _problems(select: SelectConfig, frames: Eligible, chosen: Chosen) -> list[str]:

@@ -6,12 +6,14 @@ and their cosine is 1 - d^2 / 2. The answer is exact: DuckDB reads every embeddi
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mining.committee import Committee, committee_of
 from mining.config import Config
@@ -50,6 +52,12 @@ def embeddings_of(store: Store, config: Config, committee: Committee, examples: 
     frames = list(dict.fromkeys(example for example in examples if not is_image(example)))
     found = _of_frames(store, committee, frames) | _of_images(config, images)
     return np.stack([found[example] for example in examples]) if examples else np.zeros((0, 0), np.float32)
+
+
+def image_digests(config: Config, examples: Sequence[str]) -> list[str]:
+    """Hash the pixels of the image files among the examples; one that cannot be read is a UsageError."""
+    paths = [example for example in examples if is_image(example)]
+    return [hashlib.sha256(_pixels(config, path).tobytes()).hexdigest() for path in paths]
 
 
 def find(
@@ -148,12 +156,7 @@ def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
     """Show image files to the committee's first detector."""
     if not paths:
         return {}
-    pixels = {}
-    for path in paths:
-        try:
-            pixels[path] = read_image(str(config.path(path)))
-        except FootageError as error:
-            raise UsageError(f"{config.path(path).parent}/{error}") from None
+    pixels = {path: _pixels(config, path) for path in paths}
     import detectors  # torch: only where there is an image to look at
     from detectors.classes import ClassMap
     from detectors.preprocess import Batch
@@ -166,6 +169,13 @@ def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
             raise MiningError(f"{path}: {primary.name} fails on it: {predictions.errors[0]}")
         found[path] = predictions.embeddings[0]
     return found
+
+
+def _pixels(config: Config, path: str) -> NDArray[np.uint8]:
+    try:
+        return read_image(str(config.path(path)))
+    except FootageError as error:
+        raise UsageError(f"{config.path(path).parent}/{error}") from None
 
 
 def _is_condition(where: str) -> bool:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
 
 from mining.config import SelectConfig
-from mining.same_moment import SAME_S, SLOT_S, Footage, drop_same_moments, same_moment_pairs
+from mining.same_moment import SAME_S, SLOT_S, Footage, SameMoments, first_of_each, same_moment_pairs
 from mining.signals.quality import hamming
 from mining.store import Store
 
@@ -302,17 +302,18 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     )
     middle = np.arange(count) * length + length // 2
     began = time.perf_counter()
-    keep = drop_same_moments(footage, middle[: options.pool], middle[options.pool :])
+    pool, taken = middle[: options.pool], middle[options.pool :]
+    keep = first_of_each(pool.tolist(), SameMoments(footage, taken).of(pool), set(taken.tolist()))
     seconds = time.perf_counter() - began
     print(
         f"pool {options.pool}, taken {options.taken}, {len(footage)} frames around them, {options.width}-d:"
     )
-    print(f"{seconds:.1f} s, {options.pool - len(keep)} frames dropped (all different: 0 is right)")
+    print(f"{seconds:.1f} s, {int((~keep).sum())} frames dropped (all different: 0 is right)")
     return {
         "pool": options.pool,
         "taken": options.taken,
         "seconds": seconds,
-        "dropped": options.pool - len(keep),
+        "dropped": int((~keep).sum()),
     }
 
 

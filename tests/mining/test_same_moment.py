@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from mining import same_moment
-from mining.same_moment import OWN_S, Footage, drop_same_moments, same_moment_pairs
+from mining.same_moment import OWN_S, Footage, SameMoments, first_of_each, same_moment_pairs
 
 FINE_HZ = 20
 
@@ -37,6 +37,13 @@ def look(
 def footage(*recordings: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Footage:
     number = np.concatenate([np.full(len(t), n, np.int64) for n, (t, _) in enumerate(recordings)])
     return Footage(number, *(np.concatenate(side) for side in zip(*recordings, strict=True)))
+
+
+def keep(frames: Footage, pool: NDArray[np.int64], taken: NDArray[np.int64]) -> list[int]:
+    """Positions in the pool that are kept; asked for in two parts, which must not matter."""
+    moments = SameMoments(frames, taken)
+    moments.of(pool[::2])
+    return np.flatnonzero(first_of_each(pool.tolist(), moments.of(pool), set(taken.tolist()))).tolist()
 
 
 def rows(frames: Footage, recording: int) -> NDArray[np.int64]:
@@ -101,9 +108,9 @@ def test_of_one_moment_the_first_of_the_pool_stays_and_what_is_taken_goes_first(
     frames = footage(look(drive(1)), look(drive(1), upload=1), look(drive(1), upload=2), look(drive(2)))
     at = [rows(frames, n) for n in range(4)]
     pool = np.array([at[1][40], at[0][40], at[3][40], at[0][80], at[2][41]])
-    assert drop_same_moments(frames, pool, np.zeros(0, np.int64)).tolist() == [0, 2, 3]
-    assert drop_same_moments(frames, pool, at[2][80:81]).tolist() == [0, 2]
-    assert drop_same_moments(frames, pool[:0], at[2][80:81]).tolist() == []
+    assert keep(frames, pool, np.zeros(0, np.int64)) == [0, 2, 3]
+    assert keep(frames, pool, at[2][80:81]) == [0, 2]
+    assert keep(frames, pool[:0], at[2][80:81]) == []
 
 
 def test_a_dropped_frame_drops_no_other() -> None:
@@ -114,7 +121,7 @@ def test_a_dropped_frame_drops_no_other() -> None:
     i, j = same_moment_pairs(frames, pool, pool)
     assert {(0, 1), (1, 2)} <= set(zip(i.tolist(), j.tolist(), strict=True))
     assert (0, 2) not in set(zip(i.tolist(), j.tolist(), strict=True))
-    assert drop_same_moments(frames, pool, pool[:0]).tolist() == [0, 2]
+    assert keep(frames, pool, pool[:0]) == [0, 2]
 
 
 def test_blocks_change_nothing_and_the_screen_costs_no_frame_all_its_pairs(
@@ -136,9 +143,7 @@ def test_blocks_change_nothing_and_the_screen_costs_no_frame_all_its_pairs(
 
 def test_too_little_footage_says_nothing() -> None:
     frames = footage(look(drive(1, 10)), look(drive(1, 10), upload=1))
-    assert drop_same_moments(frames, np.arange(len(frames)), np.zeros(0, np.int64)).tolist() == list(
-        range(len(frames))
-    )
+    assert keep(frames, np.arange(len(frames)), np.zeros(0, np.int64)) == list(range(len(frames)))
 
 
 @pytest.mark.parametrize(
