@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mining import explain, select_batch
@@ -14,7 +15,16 @@ from mining.committee import Committee
 from mining.config import Config
 from mining.store import Store
 from mining.types import UsageError, frame_id
-from tests.mining.synthetic import COMMITTEE, DIMENSIONS, Drive, commit, footage_of_a_drive, store_of
+from tests.mining.synthetic import (
+    COMMITTEE,
+    DIMENSIONS,
+    NIGHT,
+    Drive,
+    commit,
+    footage_of_a_drive,
+    store_of,
+    table,
+)
 
 RNG = np.random.default_rng(11)
 
@@ -102,6 +112,54 @@ def test_footage_that_was_uploaded_twice_is_named(tmp_path: Path) -> None:
     commit(store, Drive("r3", [0.1] * 60, embeddings=footage_of_a_drive(6, 60)))
     choose(store, conf, "r2", "r3")
     assert "an earlier batch holds its moment" in told(store, conf, "r2", 30)
+
+
+def test_a_frame_beside_one_that_is_less_hard_is_not_told_to_be_harder(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.1, 0.9] * 15))
+    conf = config(budget=1, min_gap_s=2.0, random_share=1.0)
+    batch = choose(store, conf)
+    with store.connect() as con:
+        [(name,)] = con.execute("SELECT frame_id FROM selections").fetchall()
+    beside = int(name[-7:]) + (1 if name[-7:] == "0000000" else -1)
+    text = told(store, conf, "r0", beside, batch)
+    assert "drawn at random): it would have needed select.min_gap_s of at most 1" in text
+    assert "the random arm used up the budget" in told(store, conf, "r0", (int(name[-7:]) + 10) % 30, batch)
+    floor = config(budget=2, min_gap_s=2.0, quota=[{"name": "easy", "where": "hardness < 0.5", "min": 2}],
+                   exclude_chosen=False)  # fmt: skip
+    batch = choose(store, floor)
+    with store.connect() as con:
+        found = con.execute("SELECT frame_id FROM selections WHERE batch_id = ?", [batch]).fetchall()
+    easy = int(found[0][0][-7:])
+    assert "chosen for the slice easy" in told(store, floor, "r0", easy + (1 if easy == 0 else -1), batch)
+
+
+def test_the_limit_of_cost_is_named(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", RNG.random(40).tolist()))
+    conf = config(budget=9, min_gap_s=0.0, cost={"limit": 5, "per_frame": 2.0})
+    batch = choose(store, conf)
+    with store.connect() as con:
+        chosen = {name for (name,) in con.execute("SELECT frame_id FROM selections").fetchall()}
+    left = next(i for i in range(40) if frame_id("r0", i) not in chosen)
+    assert "ended at select.cost.limit = 5" in told(store, conf, "r0", left, batch)
+
+
+def test_a_frame_that_the_first_detector_did_not_see_says_so(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.9] * 5))
+    file = store.table_file("observations", NIGHT, "r0")
+    rows = pq.read_table(file, partitioning=None).to_pylist()
+    rows[3].update(embedding=None, perceptual_hash=None, status="failed", error="a: out of memory")
+    pq.write_table(table("observations", rows), file)
+    batch = choose(store, config(budget=1))
+    assert "first detector, a, did not see it: a: out of memory" in told(store, config(), "r0", 3, batch)
+
+
+def test_a_batch_over_two_stores_is_explained_without_naming_them_again(tmp_path: Path) -> None:
+    here = store_of(tmp_path / "here", Drive("r0", [0.2] * 5))
+    there = store_of(tmp_path / "there", Drive("r1", [0.9] * 5))
+    batch = choose(here, config(budget=1, other_stores=[str(there.root)]), "r0")
+    assert "rank 1 of the mined arm" in told(here, config(), "r1", 0, batch) + told(
+        here, config(), "r1", 1, batch
+    )
 
 
 def test_what_a_frame_would_have_needed_brings_it_in(tmp_path: Path) -> None:

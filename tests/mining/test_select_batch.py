@@ -8,15 +8,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from mining import select_batch
+from mining import candidates, select_batch
 from mining.committee import Committee
 from mining.config import Config
 from mining.store import Store
-from mining.types import UsageError
-from tests.mining.synthetic import COMMITTEE, DIMENSIONS, Drive, commit, footage_of_a_drive, store_of
+from mining.types import UsageError, frame_id
+from tests.mining.synthetic import (
+    COMMITTEE,
+    DIMENSIONS,
+    NIGHT,
+    Drive,
+    commit,
+    footage_of_a_drive,
+    store_of,
+    table,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -156,6 +166,56 @@ def test_footage_that_comes_again_another_night_is_in_no_second_batch(tmp_path: 
     assert sum(name.startswith("r2") for name in new) == 60
     # At its ends too little is known of what came before and after.
     assert sum(name.startswith("r1") for name in new) <= 4
+
+
+def test_a_repeat_keeps_no_neighbour_out(tmp_path: Path) -> None:
+    """36 s that are in the store already, then 7 s that are not: a repeat is hardest, and lies within the gap of these."""
+    again = np.concatenate([uploads()["r1"], footage_of_a_drive(55, 7)])
+    hardness = [0.5] * 30 + [0.9] + [0.5] * 5 + [0.3] * 7
+    store = store_of(
+        tmp_path,
+        Drive("r0", [0.95] * 60, embeddings=uploads()["r0"]),
+        Drive("r1", hardness, embeddings=again),
+    )
+    _, batch = select(store, config(budget=60, min_gap_s=14.0, pool_factor=10.0, random_share=0.0))
+    new = [row["frame_id"] for row in chosen(store, batch) if row["frame_id"].startswith("r1")]
+    assert [name for name in new if int(name[-7:]) >= 33]
+
+
+def test_what_was_delivered_for_another_sites_batch_is_not_chosen_again(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", RNG.random(30).tolist()))
+    sent = [{"batch_id": "there", "frame_id": frame_id("r0", i), "status": "ok"} for i in (3, 17)]
+    failed = [{"batch_id": "there", "frame_id": frame_id("r0", 25), "status": "failed"}]
+    store.commit("export", NIGHT, "there", {"exports": table("exports", sent + failed)}, digest="x")
+    report, batch = select(store, config(budget=30, min_gap_s=2.0, random_share=0.5))
+    at = {int(row["frame_id"][-7:]) for row in chosen(store, batch)}
+    assert not at & {2, 3, 4, 16, 17, 18}
+    assert report.counts["eligible"] == 24
+
+
+def test_a_priority_that_is_no_number_comes_last(tmp_path: Path) -> None:
+    speeds = [{"speed_mps": 1.0}] * 20 + [{"speed_mps": 0.0}] * 20
+    store = store_of(tmp_path, Drive("r0", [0.9] * 20 + [0.01] * 20, telemetry=speeds))
+    order = "hardness * speed_mps / speed_mps"
+    _, batch = select(
+        store, config(budget=5, min_gap_s=0.0, order_by=order, pool_factor=1.0, random_share=0.0)
+    )
+    assert max(int(row["frame_id"][-7:]) for row in chosen(store, batch)) < 20
+
+
+def test_another_picture_of_the_same_name_is_another_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, picture = store_of(tmp_path, *many(1)), tmp_path / "deer.png"
+    conf = config(like=[str(picture)], exclude_chosen=False)
+    with pytest.raises(UsageError, match=r"deer\.png"):
+        select_batch.check(store, conf)
+    monkeypatch.setattr(select_batch, "examples_of", lambda *_: np.eye(DIMENSIONS, dtype=np.float32)[:1])
+    batches = []
+    for grey in (40, 40, 200):
+        cv2.imwrite(str(picture), np.full((32, 32, 3), grey, np.uint8))
+        batches.append(select(store, conf)[1])
+    assert batches[0] == batches[1] != batches[2]
 
 
 def test_a_long_standstill_does_not_starve_the_batch(tmp_path: Path) -> None:
@@ -340,6 +400,7 @@ def test_contradictory_quotas_are_refused_in_words() -> None:
         ({"where": "true", "min": 5, "max": 4}, "at least 5 and at most 4"),
         ({"where": "true", "min": 11}, "at least 11 and at most 10"),
         ({"where": "true"}, "`min`, `min_share`"),
+        ({"where": "true", "max_share": 0.05}, "less than one frame"),
         ({"where": "true", "by": "camera", "min": 1}, "`where` or `by`"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -356,6 +417,10 @@ def test_quotas_and_order_are_checked_as_sql_at_the_start(tmp_path: Path) -> Non
         ({"quota": [{"by": "vehicle", "max": 1}]}, r"select.quota.0.by .*vehicle_id"),
         ({"order_by": "hardness; DROP TABLE frames"}, "select.order_by"),
         ({"stratify_by": "hardness) --"}, "select.stratify_by"),
+        ({"quota": [{"by": "unnest(string_split(classes, ','))", "max": 1}]}, "makes 0 values of one frame"),
+        ({"stratify_by": "unnest([1, 2])"}, "makes 2 values of one frame"),
+        ({"quota": [{"by": "count(*)", "max": 1}]}, "select.quota.0.by .*GROUP BY"),
+        ({"where": "camera"}, "of type VARCHAR"),
     ):
         with pytest.raises(UsageError, match=words):
             select_batch.check(store, config(**wrong))
@@ -399,6 +464,19 @@ def test_a_limit_of_cost_ends_the_batch_and_is_said(tmp_path: Path) -> None:
     assert len(rows) == 12
     assert sum(row["arm"] == "random" for row in rows) == 2  # 10 of 100, and the frame that passes it
     assert "select.cost.limit = 100" in report.problems[0]
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_the_random_arm_keeps_the_limit_of_cost_too(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "estimated_boxes", lambda _con, _c, names: np.full(len(names), 20.0))
+    store = store_of(tmp_path, *many())
+    _, batch = select(store, config(budget=20, random_share=share, cost={"limit": 110}))
+    assert len(chosen(store, batch)) == 5
+    report, none = select(store, config(budget=20, random_share=share, cost={"limit": 5}))
+    assert none is None
+    assert "the next one would cost more than the 5 left" in report.problems[0]
 
 
 def test_the_random_arm_does_not_look_at_hardness(tmp_path: Path) -> None:
