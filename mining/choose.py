@@ -236,12 +236,19 @@ class _Choice:
         everything = np.concatenate([batch, kept, rows])
         good = np.ones(len(everything), bool)
         bits, apart = self.select.max_duplicate_bits, self.select.max_duplicate_distance
-        if bits >= 0 and len(rows):
+        if bits >= 0:
             hashes = self.frames.perceptual_hash[everything]
-            embeddings = self.read.embeddings(everything)
+            alike = np.zeros(len(everything), bool)
             for i in range(before, len(everything)):  # each step is one vectorised comparison
-                near = np.flatnonzero(good[:i] & (hamming(hashes[:i], hashes[i]) <= bits))
-                same = near[np.linalg.norm(embeddings[near] - embeddings[i], axis=1) <= apart]
+                near = hamming(hashes[:i], hashes[i]) <= bits
+                alike[:i] |= near
+                alike[i] |= near.any()
+            # Embeddings are read of those alone whose hashes are alike: mostly few.
+            vectors = self.read.embeddings(everything[alike])
+            slot = np.cumsum(alike) - 1
+            for i in (np.flatnonzero(alike[before:]) + before).tolist():
+                earlier = np.flatnonzero(good[:i] & alike[:i] & (hamming(hashes[:i], hashes[i]) <= bits))
+                same = earlier[np.linalg.norm(vectors[slot[earlier]] - vectors[slot[i]], axis=1) <= apart]
                 good[i] = not len(same)
                 self.repeats[everything[i]] = bool((same < len(batch)).any())
         good = good[before:]

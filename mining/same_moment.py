@@ -103,13 +103,16 @@ class SameMoments:
         """
         self.footage = footage
         self._known = given_out
+        self._moments = _moments(footage, given_out)
         self._same: dict[int, set[int]] = {}
 
     def of(self, rows: NDArray[np.int64]) -> dict[int, set[int]]:
         """For each of these rows of the footage that has any: the rows given or asked for so far that show its moment."""
         new = np.setdiff1d(rows, self._known)
+        moments = _moments(self.footage, new)
         self._known = np.concatenate([self._known, new])
-        i, j = same_moment_pairs(self.footage, new, self._known)
+        self._moments = np.concatenate([self._moments, moments])
+        i, j = _pairs(self.footage, new, moments, self._known, self._moments)
         for one, other in zip(new[i].tolist(), self._known[j].tolist(), strict=True):
             self._same.setdefault(one, set()).add(other)
             self._same.setdefault(other, set()).add(one)
@@ -139,19 +142,30 @@ def same_moment_pairs(
         frames: [n] rows of the footage.
         others: [m] rows of the footage; may hold the same ones. A frame is no pair with its own recording nearby.
     """
+    return _pairs(footage, frames, _moments(footage, frames), others, _moments(footage, others))
+
+
+def _pairs(
+    footage: Footage,
+    frames: NDArray[np.int64],
+    moments: FloatArray,
+    others: NDArray[np.int64],
+    other_moments: FloatArray,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``same_moment_pairs``, given ``_moments`` of both."""
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = [
         (np.zeros(0, np.int64), np.zeros(0, np.int64))
     ]
-    if len(footage) < MIN_ROWS or not len(frames) or not len(others):
+    if len(footage) < MIN_ROWS:
         return found[0]
     screened = _SHIFT_SLOTS + np.arange(0, _SPAN, _SCREEN_EVERY)
     for first in range(0, len(others), _BLOCK):
         theirs = others[first : first + _BLOCK]
-        moments_there = _moments(footage, theirs)
+        moments_there = other_moments[first : first + _BLOCK]
         target = _flat(moments_there[:, screened])
         for start in range(0, len(frames), _BLOCK):
             mine = frames[start : start + _BLOCK]
-            moments_here = _moments(footage, mine)
+            moments_here = moments[start : start + _BLOCK]
             near = np.zeros((len(mine), len(theirs)), np.bool_)
             for shift in range(-_SHIFT_SLOTS, _SHIFT_SLOTS + 1, 2):
                 near |= _flat(moments_here[:, screened + shift]) @ target.T >= _SCREEN_SIMILARITY
@@ -232,7 +246,11 @@ def _flat(moments: FloatArray) -> FloatArray:
 
 
 def _change_alike(
-    a: FloatArray, i: NDArray[np.int64], b: FloatArray, j: NDArray[np.int64], least: NDArray[np.floating]
+    a: FloatArray,
+    i: NDArray[np.int64],
+    b: FloatArray,
+    j: NDArray[np.int64],
+    least: NDArray[np.floating],
 ) -> NDArray[np.bool_]:
     """Whether rows i of a and j of b change alike, by a mean cosine of ``least``, at any shift of up to SAME_S: [p]."""
     same = np.zeros(len(i), np.bool_)

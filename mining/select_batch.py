@@ -155,12 +155,11 @@ def _moments_of(
     """Read the footage; what comes back tells of rows of ``frames`` which show the same moment (see ``Reader``)."""
     names, footage, given_out = candidates.read_footage(con, committee, recording_ids)
     moments = SameMoments(footage, given_out)
+    place = pc.index_in(frames.frame_id, value_set=names).to_numpy().astype(np.int64)
     row_of = dict.fromkeys(given_out.tolist(), -1)
 
     def same_moment(rows: NDArray[np.int64]) -> dict[int, set[int]]:
-        places = (
-            pc.index_in(frames.frame_id.take(pa.array(rows)), value_set=names).to_numpy().astype(np.int64)
-        )
+        places = place[rows]
         row_of.update(zip(places.tolist(), rows.tolist(), strict=True))
         found = moments.of(places)
         return {row_of[place]: {row_of[other] for other in others} for place, others in found.items()}
