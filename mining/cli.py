@@ -352,7 +352,7 @@ def similar(
     Example: mining similar deer.jpg --config night.toml -n 50 --where "luma_mean < 40"
     """
     from mining import similar as looking
-    from mining.ask import write
+    from mining.results import write_table
     from mining.store import Store
 
     config = _load(config_path, overrides)
@@ -361,7 +361,7 @@ def similar(
     found = looking.find(Store(config.store_path), config, example, count=count, where=where, gap_s=gap_s)
     if found.num_rows < count:
         _say(f"{found.num_rows} of {count} frames: no more are eligible")
-    write(found, output_format, None)
+    write_table(found, output_format, None)
 
 
 @cli.command()
@@ -382,7 +382,7 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"nights": nights.to_pylist(), "broken": broken}, default=str))
         return
-    from mining.ask import show
+    from mining.results import show
 
     show(nights)
     for uri, state, reason in broken:
@@ -447,12 +447,17 @@ def sql(
     """
     from functools import partial
 
-    from mining import ask
+    from mining import ask, results
 
-    answer = partial(
-        ask.query, store_paths, parameters=dict(map(ask.parameter, parameters)),
+    asked = partial(
+        ask.asked, store_paths, parameters=dict(map(ask.parameter, parameters)),
         nights=None if nights is None else nights_of(nights), timeout_s=timeout_s,
     )  # fmt: skip
+
+    def answer(text: str, output_format: str = "table", output: Path | None = None) -> None:
+        with asked(text) as rows:
+            results.write(rows, output_format, output)
+
     if query is not None and file is not None:
         raise click.UsageError("give a QUERY or --file, not both")
     if file is not None:
@@ -464,11 +469,15 @@ def sql(
     elif sys.stdin.isatty():
         from mining import prompt
 
-        prompt.run(answer, ask.show)
+        prompt.run(answer)
         return
     else:
         raise click.UsageError("give a QUERY, --file FILE, or `-` to read it from standard input")
-    ask.write(answer(text), output_format, output)
+    try:
+        answer(text, output_format, output)
+    except KeyboardInterrupt:
+        _say("stopped")
+        raise click.exceptions.Exit(130) from None
 
 
 @cli.command()

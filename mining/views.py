@@ -7,6 +7,7 @@ What people query is made here and nowhere else: ``connect`` opens it, ``script`
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,10 @@ STORAGE_VERSION = "v1.0.0"
 
 # A night's scenes bear the same key in every store, so they are told apart row by row and not by key.
 _SAME_KEY_OTHER_ROWS = {"scenes"}
+# How DuckDB says that a Parquet file is not there, is cut off, or is none.
+_UNREADABLE = re.compile(
+    r"""(?:end of file|File|the pattern|open file|Parquet file) (['"])(.+?\.parquet)\1"""
+)
 _SQL = Path(__file__).parent / "sql"
 _SQL_TYPES = {
     pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT",
@@ -67,8 +72,33 @@ def connect(
     Args:
         stores: read together, as if they were one.
         nights: list, plan and read only these nights.
-        locked: for queries from people: nothing but the listed files can be opened, and no setting changed.
+        locked: for queries from people: nothing but the listed files can be opened, and no setting changed. DuckDB can
+            still write to those: only what is checked to read may be run (see ``ask``).
+
+    Raises:
+        MiningError: a file of the store is missing or damaged.
     """
+    try:
+        return _opened(stores, nights, locked)
+    except duckdb.Error:  # a shard was taken back while we looked: list once more
+        try:
+            return _opened(stores, nights, locked)
+        except duckdb.Error as error:
+            raise unreadable(error) or error from None
+
+
+def unreadable(error: duckdb.Error) -> MiningError | None:
+    """Say which file of a store is missing or damaged, where that is what DuckDB's error is about."""
+    match = _UNREADABLE.search(str(error))
+    if match is None:
+        return None
+    return MiningError(
+        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or delete its marker under the store's "
+        "done/ and `mining run CONFIG.toml` makes it again"
+    )
+
+
+def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables

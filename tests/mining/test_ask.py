@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mining import ask
+from mining import ask, results
 from mining.store import Store
 from mining.types import QueryError, UsageError
 from tests.mining.synthetic import NIGHT, Drive, store_of
@@ -32,6 +32,9 @@ def test_answers_over_the_views(store: Store) -> None:
         "EXPLAIN ANALYZE",
         "/* why? */ explain (ANALYZE, FORMAT json)",
         "EXPLAIN (FORMAT json)",
+        "EXPLAIN /* é */",
+        "-- é\nEXPLAIN ANALYZE /* ééé */ (FORMAT json)",
+        "\u00a0EXPLAIN\u3000",
     ):
         assert ask.query([store.root], f"{explain} SELECT 1").num_rows == 1
     assert ask.query([store.root], "EXPLAIN (SELECT 1) UNION (SELECT 2)").num_rows == 1
@@ -42,7 +45,11 @@ def test_answers_over_the_views(store: Store) -> None:
 
 # What colleagues may paste. {store}: the store, {inside}: a file in it that is no committed one, {secret}: one outside,
 # {link}: a link in the store's tables to the secret, {rows}: a committed file.
+# {head}: EXPLAIN and a comment of letters of two bytes, as many as the COPY after it has: who counts one for the other
+# takes the SELECT in the last comment for what is explained.
 ATTACKS = [
+    "{head}ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) /* SELECT 1 -- */",
+    "{head}(ANALYZE) COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) /* SELECT 1 -- */",
     "DROP VIEW mined",
     "CREATE TABLE x (i INT)",
     "CREATE TEMP TABLE x AS SELECT 1",
@@ -58,6 +65,49 @@ ATTACKS = [
     "EXPLAIN (ANALYZE) COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
     "EXPLAIN/**/(FORMAT json, ANALYZE)/**/COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet)",
     "EXPLAIN -- SELECT\n ANALYZE CREATE TABLE x AS SELECT 1",
+    "WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "WITH x AS MATERIALIZED (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) SELECT * FROM x;",
+    "(WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x)",
+    "WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x UNION FROM x",
+    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "EXPLAIN (ANALYZE, FORMAT json) WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "SELECT (WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) SELECT count(*) FROM x)",
+    "SELECT 1) UNION (WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "DESCRIBE WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "SUMMARIZE WITH x AS (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
+    "SELECT * FROM query('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x')",
+    "WITH x AS (INSERT INTO scores SELECT * FROM scores RETURNING *) FROM x",
+    "WITH x AS (DELETE FROM scores RETURNING *) FROM x",
+    "EXPLAIN /* é */ ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN\u00a0ANALYZE\u3000COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "\ufeffEXPLAIN ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "\u200bEXPLAIN\u200bANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE\0COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "SELECT 1\0; COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN /* /* */ SELECT 1 */ ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN /* /* */ ANALYZE SELECT 1 /* */ */ ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) /* */",
+    "EXPLAIN --\rANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) --\r SELECT 1",
+    "EXPLAIN ANALYZE COPY (SELECT $$ SELECT 1 $$ AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) -- $$ SELECT 1",
+    "EXPLAIN ANALYZE COPY (SELECT $é$ /* $é$ AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) /* */",
+    "EXPLAIN ('a, FORMAT json) SELECT ' ) COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false) --'",
+    "EXPLAIN (ANALYZE, FORMAT 'json') COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE (FORMAT json) COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE VERBOSE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE (COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false))",
+    "EXPLAIN EXPLAIN ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE EXPLAIN ANALYZE COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE PREPARE p AS COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE EXECUTE p",
+    "EXPLAIN SELECT 1; COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN ANALYZE SELECT 1) COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false) --",
+    "EXPLAIN COPY (SELECT 1 AS i) TO '{rows}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN",
+    "EXPLAIN ANALYZE",
+    "EXPLAIN (ANALYZE)",
+    "EXPLAIN SELEKT 1",
+    "SELECT '\ud800'",
+    "FROM enable_logging(storage = 'file', storage_config = {{'path': '{rows}'}})",
+    "FROM enable_profiling(save_location = '{rows}')",
     "INSTALL httpfs",
     "LOAD httpfs",
     "LOAD '{secret}'",
@@ -124,10 +174,11 @@ def test_whatever_writes_or_leaves_the_store_is_refused_in_words(
     if not link.exists():
         link.symlink_to(secret)
     before = {path: path.read_bytes() for path in store.root.parent.rglob("*") if path.is_file()}
+    names = {"store": store.root, "secret": secret, "rows": rows, "inside": inside, "link": link}
+    after = text.replace("{head}", "").partition("/* SELECT")[0].format(**names)
+    head = f"EXPLAIN /*{'é' * (len(after) + len('/* '))}*/"
     with pytest.raises(QueryError) as caught:
-        ask.query(
-            [store.root], text.format(store=store.root, secret=secret, rows=rows, inside=inside, link=link)
-        )
+        ask.query([store.root], text.format(head=head, **names))
     assert "hunter2" not in str(caught.value)
     assert before == {path: path.read_bytes() for path in store.root.parent.rglob("*") if path.is_file()}
     assert not list(tmp_path.iterdir())
@@ -191,7 +242,7 @@ def test_every_format_gives_the_same_rows(store: Store, tmp_path: Path) -> None:
         [store.root], "SELECT frame_id, hardness, tags, captured_at FROM mined ORDER BY frame_id"
     )
     for output_format in ("csv", "json", "parquet", "table"):
-        ask.write(table, output_format, tmp_path / output_format)
+        results.write_table(table, output_format, tmp_path / output_format)
     rows = json.loads((tmp_path / "json").read_text())
     assert [row["frame_id"] for row in rows] == table["frame_id"].to_pylist()
     assert rows[0]["tags"] == {"city": "=cmd()"}
@@ -204,7 +255,7 @@ def test_every_format_gives_the_same_rows(store: Store, tmp_path: Path) -> None:
 
 def test_the_screen_gets_no_escape_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = store_of(tmp_path, Drive("r1", [0.1], camera="\x1b[31mred"))
-    ask.write(ask.query([store.root], "SELECT camera FROM mined"), "table", None)
+    results.write_table(ask.query([store.root], "SELECT camera FROM mined"), "table", None)
     shown = capsys.readouterr().out
     assert "red" in shown
     assert "\x1b" not in shown
@@ -213,5 +264,5 @@ def test_the_screen_gets_no_escape_sequences(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("output_format", ["csv", "json", "parquet"])
 def test_spans_of_time_are_written_as_text(store: Store, tmp_path: Path, output_format: str) -> None:
     table = ask.query([store.root], "SELECT max(captured_at) - min(captured_at) AS span FROM mined")
-    ask.write(table, output_format, tmp_path / "out")
+    results.write_table(table, output_format, tmp_path / "out")
     assert (tmp_path / "out").stat().st_size > 0
