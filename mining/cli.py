@@ -60,12 +60,27 @@ def main() -> None:
         _say(f"error: a system library is missing ({error}); on Debian: apt-get install {package}")
         sys.exit(1)
     except Exception as error:
-        from detectors.types import DetectorError
-
-        if not isinstance(error, DetectorError):
+        known = _known(error)
+        if known is None:
             raise
-        _say(f"error: {error}")
+        _say(f"error: {known}")
         sys.exit(1)
+
+
+def _known(error: Exception) -> Exception | None:
+    """What can be said in one line of an error that is not the project's own: none, where it is a fault in the code."""
+    from detectors.types import DetectorError
+
+    if isinstance(error, DetectorError):
+        return error
+    if "duckdb" in sys.modules:  # a file of the store that DuckDB opened only when it read the rows
+        from duckdb import Error
+
+        from mining.views import unreadable
+
+        if isinstance(error, Error):
+            return unreadable(error)
+    return None
 
 
 def _say(text: str) -> None:

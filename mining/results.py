@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import click
 import duckdb
 import pyarrow as pa
 import pyarrow.csv
@@ -111,7 +110,7 @@ class Rows:
     def boxed(self) -> str:
         """Draw the first and the last rows of the answer's beginning as DuckDB does; no more is fetched."""
         self.columns()
-        return printable(self.step(lambda: str(self._sql("*", f"LIMIT {_SHOWN_OF + 1}"))))
+        return printable(self.step(lambda: str(self._sql("*", f"LIMIT {_SHOWN_OF + 1}").materialize())))
 
     def _sql(self, columns: str, end: str = "") -> duckdb.DuckDBPyRelation:
         return self._con.sql(f"SELECT {columns} FROM {self._source} {end}", params=self._parameters)

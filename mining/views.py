@@ -40,6 +40,11 @@ STORAGE_VERSION = "v1.0.0"
 
 # A night's scenes bear the same key in every store, so they are told apart row by row and not by key.
 _SAME_KEY_OTHER_ROWS = {"scenes"}
+# A frame that was chosen or exported in a later night has been chosen nevertheless. These are small.
+_OF_BATCHES = {"selections", "slices", "exports"}
+# A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
+_CUT = {"detections", "observations"}
+_SHARD_NUMBER = re.compile(r"-\d{4,}\.parquet$")
 # How DuckDB says that a Parquet file is not there, is cut off, or is none.
 _UNREADABLE = re.compile(
     r"""(?:end of file|File|the pattern|open file|Parquet file) (['"])(.+?\.parquet)\1"""
@@ -66,12 +71,12 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with a view a table, the view ``mined``, and the macros of ``sql/macros.sql``.
 
-    The views list the files that are committed now; a later commit needs a new connection. A shard that several stores
-    hold is read from the first of them.
+    The views list the files that are committed now; a later commit needs a new connection. A recording that several
+    stores hold is read from the first of them.
 
     Args:
         stores: read together, as if they were one.
-        nights: list, plan and read only these nights.
+        nights: list, plan and read only these nights of footage; batches and exports are seen whole.
         locked: for queries from people: nothing but the listed files can be opened, and no setting changed. DuckDB can
             still write to those: only what is checked to read may be run (see ``ask``).
 
@@ -154,8 +159,11 @@ def save_database(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, output)
-    except duckdb.IOException as error:
-        raise MiningError(f"{output}: cannot be written: {str(error).splitlines()[0]}") from None
+    except duckdb.Error as error:
+        damaged = unreadable(error)
+        if damaged is None and not isinstance(error, duckdb.IOException):
+            raise
+        raise damaged or MiningError(f"{output}: cannot be written: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
     finally:
@@ -165,13 +173,18 @@ def save_database(
 
 
 def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> list[Path]:
-    """List a table's files over all stores; a shard that was listed before is left out."""
+    """List a table's files over all stores; what an earlier one holds of a recording is not taken from a later one too.
+
+    Files are told apart by name; where a recording is cut into shards by the name without the number, for sites may cut it
+    otherwise.
+    """
     files: list[Path] = []
     known: set[str] = set()
     for store in stores:
-        own = store.committed_files(table, nights)
-        files += [file for file in own if table in _SAME_KEY_OTHER_ROWS or file.name not in known]
-        known.update(file.name for file in own)
+        listed = store.committed_files(table, None if table in _OF_BATCHES else nights)
+        own = {file: _SHARD_NUMBER.sub("", file.name) if table in _CUT else file.name for file in listed}
+        files += [file for file, key in own.items() if table in _SAME_KEY_OTHER_ROWS or key not in known]
+        known.update(own.values())
     return files
 
 
