@@ -106,6 +106,7 @@ def unreadable(error: duckdb.Error) -> MiningError | None:
 def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")  # it goes to standard output, in among the rows
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
     # Sorting more than memory holds spills here, and not into the folder that the caller happens to be in.
     con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
