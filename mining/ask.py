@@ -100,14 +100,19 @@ def parameter(text: str) -> tuple[str, Any]:
 # What may stand between words: spaces and comments. Atomic, so that no text makes it try splits one after another.
 _GAP = r"(?>\s|--[^\r\n]*|/\*(?s:.*?)\*/)*+"
 _EXPLAIN = re.compile(rf"{_GAP}EXPLAIN\b{_GAP}(ANALY[SZ]E\b)?{_GAP}", re.IGNORECASE)
+# In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
+_NOT_READING = re.compile(
+    r'"type":"(\w+)_QUERY_NODE"|"function_name":"(query|json_execute_serialized_sql)"', re.IGNORECASE
+)
 _EXPLAIN_OPTIONS = re.compile(r"\([\w\s,]*\)")
 
 
 def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str]:
     """Make the statement to run, as EXPLAIN's words, if any, and what stands behind FROM: the person's query in brackets.
 
-    DuckDB calls ``WITH x AS (COPY ... TO file) FROM x`` a SELECT too, and runs it; within a subquery it refuses that. What
-    EXPLAIN ANALYZE explains is run, so the same holds for it; its own words are written anew, whatever hid among them.
+    DuckDB calls ``WITH x AS (COPY ... TO file) FROM x`` a SELECT too, and runs it; within a subquery it refuses that, unless
+    a function runs it as a statement of its own. What EXPLAIN ANALYZE explains is run, so the same holds for it; its own
+    words are written anew, whatever hid among them.
     """
     kind = _kind(con, text)
     if kind == duckdb.StatementType.EXPLAIN:
@@ -131,7 +136,19 @@ def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, 
         duckdb.StatementType.EXPLAIN if words else duckdb.StatementType.SELECT
     ):
         raise QueryError("only reading is allowed here")
+    _check_that_it_reads(con, source)
     return words, source
+
+
+def _check_that_it_reads(con: duckdb.DuckDBPyConnection, source: str) -> None:
+    """Look through the parsed query for what writes within a SELECT: statements in WITH, and functions that run a text."""
+    answer = con.execute("SELECT json_serialize_sql($text)", {"text": f"FROM {source}"}).fetchall()
+    tree = str(answer[0][0])
+    if not tree.startswith('{"error":false,'):
+        raise QueryError("only reading is allowed here, and this cannot be checked")
+    for statement, function in _NOT_READING.findall(tree):
+        what = statement or f"{function}(); write what it would run as a query of its own"
+        raise QueryError(f"only reading is allowed here, not {what}")
 
 
 def _kind(con: duckdb.DuckDBPyConnection, text: str) -> Any:

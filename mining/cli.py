@@ -409,7 +409,9 @@ _stores_option = click.option(
     help="A store's folder; may be given again: the stores are read as one.",
 )  # fmt: skip
 _nights_option = click.option(
-    "--nights", metavar="A..B", help="List and read only these nights: 2026-03-01, or 2026-03-01..2026-03-14."
+    "--nights",
+    metavar="A..B",
+    help="List and read only these nights of footage: 2026-03-01, or 2026-03-01..2026-03-14. Batches are seen whole.",
 )
 
 
@@ -493,6 +495,9 @@ def sql(
     except KeyboardInterrupt:
         _say("stopped")
         raise click.exceptions.Exit(130) from None
+    except BrokenPipeError:  # as in main; click would make exit code 1 of it
+        sys.stderr.close()
+        raise click.exceptions.Exit(0) from None
 
 
 @cli.command()

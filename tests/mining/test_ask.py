@@ -48,6 +48,8 @@ def test_answers_over_the_views(store: Store) -> None:
     assert "hardness" in ask.query([store.root], "DESCRIBE mined")["column_name"].to_pylist()
     assert ask.query([store.root], "SELECT 1 AS a, 2 AS a, 3 AS a").column_names == ["a", "a_1", "a_2"]
     assert ask.query([store.root], "-- one;\n(SELECT ';');").num_rows == 1
+    odd = 'SELECT \'"function_name":"query"\' AS "query", 1 AS """type"":""COPY_QUERY_NODE""";'
+    assert ask.query([store.root], odd).num_rows == 1
 
 
 # What colleagues may paste. {store}: the store, {inside}: a file in it that is no committed one, {secret}: one outside,
@@ -115,6 +117,15 @@ ATTACKS = [
     "SELECT '\ud800'",
     "FROM enable_logging(storage = 'file', storage_config = {{'path': '{rows}'}})",
     "FROM enable_profiling(save_location = '{rows}')",
+    "FROM json_execute_serialized_sql(json_serialize_sql('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x'))",
+    "FROM system.main.\"JSON_execute_serialized_SQL\"(json_serialize_sql('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x'))",
+    "SELECT (SELECT count(*) FROM json_execute_serialized_sql(json_serialize_sql('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x')))",
+    "SUMMARIZE FROM json_execute_serialized_sql(json_serialize_sql('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x'))",
+    "EXPLAIN ANALYZE FROM json_execute_serialized_sql(json_serialize_sql('WITH x AS (COPY (SELECT 1 AS i) TO ''{rows}'' (FORMAT parquet, USE_TMP_FILE false)) FROM x'))",
+    "FROM query('FROM json_exec' || 'ute_serialized_sql(json_serialize_sql(''SELECT 1''))')",
+    "FROM query(CASE WHEN now() > now() THEN 'SELECT 1' ELSE 'SELECT 2' END)",
+    "FROM \"Query\"('SELECT 1')",
+    "WITH x AS (UPDATE scores SET hardness = 1) FROM x",
     "INSTALL httpfs",
     "LOAD httpfs",
     "LOAD '{secret}'",
@@ -206,6 +217,12 @@ def test_a_committed_file_may_be_named_and_a_retracted_one_not(tmp_path: Path) -
         ("SELECT frame_id,\n  hardnes\nFROM mined", ['"hardness"', "LINE 2:", "^^^"]),
         ("SELECT frame_id,\n  m.hardnes\nFROM mined AS m", ["hardness", "LINE 2:", "^^^"]),
         ("SELECT *\nFROM minde", ['"mined"', "LINE 2:", "^^^"]),
+        ("EXPLAIN /* é\n */ ANALYZE\nSELECT hardnes\nFROM mined;", ['"hardness"', "LINE 3:", "^^^"]),
+        ("EXPLAIN /* é\n */ ANALYZE\nSELEKT 1", ["syntax error", "LINE 3:"]),
+        (
+            "\n" * 8 + "SELECT hardnes\nFROM mined",
+            ['"hardness"', "LINE  9: SELECT hardnes\n                ^^^"],
+        ),
         ("SELECT 1\nFROM mined WHERE has_clas(mined, 'car')", ['"has_class"', "LINE 2:"]),
         ("SELECT 1\nFROM mined\nWHERE hardness >", ["syntax error", "LINE 3:"]),
         ("SELECT at_night(frames) FROM frames", ["is_night"]),
@@ -431,6 +448,17 @@ def test_ctrl_c_stops_a_running_query(store: Store, text: str) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, error) == (130, "", "mining: stopped\n")
+
+
+@pytest.mark.parametrize("output_format", ["csv", "json", "parquet"])
+def test_a_reader_that_goes_away_is_no_error(store: Store, output_format: str) -> None:
+    text = "SELECT i, hash(i) AS h FROM range(1000000) AS r(i)"
+    process = command("sql", text, "--store", str(store.root), "--format", output_format)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.read(1)
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, "")
 
 
 def test_a_query_that_is_interrupted_from_elsewhere_says_so(

@@ -120,7 +120,7 @@ def test_ctrl_c_stops_a_query_and_no_error_ends_the_prompt(terminal: Terminal, a
         "SELECT DATE '99999-01-01' AS d, make_timestamp_ns(1) AS t, [INTERVAL 1 DAY] AS i;": "99999-01-01",
         "SELECT '\\xFF'::BLOB AS b, union_value(a := 'NaN'::FLOAT) AS u, 123::BIGNUM AS n;": "123",
         "SELECT error('no ' || 'such luck');": "no such luck",
-        "WITH x AS (COPY (SELECT 1) TO 'x') FROM x;": "top level",
+        "WITH x AS (COPY (SELECT 1) TO 'x') FROM x;": "only reading",
     }.items():
         terminal.type(typed + "\n")
         terminal.until(f"{words}[\\s\\S]*mining> ")
