@@ -100,11 +100,12 @@ def parameter(text: str) -> tuple[str, Any]:
 # What may stand between words: spaces and comments. Atomic, so that no text makes it try splits one after another.
 _GAP = r"(?>\s|--[^\r\n]*|/\*(?s:.*?)\*/)*+"
 _EXPLAIN = re.compile(rf"{_GAP}EXPLAIN\b{_GAP}(ANALY[SZ]E\b)?{_GAP}", re.IGNORECASE)
+# Words only: a quote among them could end elsewhere than it seems.
+_EXPLAIN_OPTIONS = re.compile(r"\([\w\s,]*\)")
 # In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
 _NOT_READING = re.compile(
     r'"type":"(\w+)_QUERY_NODE"|"function_name":"(query|json_execute_serialized_sql)"', re.IGNORECASE
 )
-_EXPLAIN_OPTIONS = re.compile(r"\([\w\s,]*\)")
 
 
 def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str]:
