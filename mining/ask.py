@@ -1,29 +1,22 @@
-"""SQL from people: one reading statement over the store, and its result as table, CSV, JSON or Parquet."""
+"""SQL from people: one statement over the store that can do nothing but read."""
 
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
-import sys
-import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import duckdb
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
+from mining.results import Rows, rows_of
 from mining.store import Store
-from mining.text import printable
 from mining.types import Nights, QueryError, UsageError
-from mining.views import connect
+from mining.views import connect, unreadable
 
 
 def query(
@@ -46,30 +39,49 @@ def query(
     Raises:
         QueryError: the statement is wrong, would write, lacks a parameter, or takes too long; DuckDB's message where it has
             one, with the line.
+        MiningError: a file of the store cannot be read.
     """
+    with asked(stores, text, parameters=parameters, nights=nights, timeout_s=timeout_s) as rows:
+        return rows.table()
+
+
+@contextmanager
+def asked(
+    stores: Sequence[Path],
+    text: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    nights: Nights | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[Rows]:
+    """Open the answer to one statement, to fetch or to write it: see ``query`` for what goes in and what is raised."""
     given = dict(parameters or {})
     with connect([Store(path) for path in stores], nights=nights, locked=True) as con:
         try:
-            wanted = _reading_statement(con, text).named_parameters
+            words, source = _reading_statement(con, text)
+            wanted = con.extract_statements(f"{words}FROM {source}")[0].named_parameters
             missing, unknown = sorted(wanted - set(given)), sorted(set(given) - wanted)
             if missing:
                 raise QueryError(f"the query needs a value for ${missing[0]}: add --param {missing[0]}=VALUE")
             if unknown:
                 raise QueryError(f"--param {unknown[0]}: the query has no ${unknown[0]}")
-            with _limited(con, timeout_s):
-                return _with_unique_names(con.sql(text, params=given).to_arrow_table())
+            rows = Rows(con, source, given, timeout_s)
+            if words:
+                plan = f"{words}FROM {source}"
+                with rows_of(rows.step(lambda: con.sql(plan, params=given).to_arrow_table())) as explained:
+                    yield explained
+            else:
+                yield rows
         except duckdb.InterruptException:
-            raise QueryError(
-                f"stopped after {timeout_s:g} s; ask for fewer nights (--nights), or give it longer (--timeout)"
-            ) from None
+            raise QueryError("stopped") from None
         except duckdb.Error as error:
-            raise QueryError(_with_hint(_with_line(error, con, text, given), con)) from None
+            raise unreadable(error) or QueryError(_with_hint(_as_written(str(error)), con)) from None
 
 
 def text_of(file: Path) -> str:
     """Read a query from a file."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--file {file}: cannot be read: {error}") from None
 
@@ -85,48 +97,101 @@ def parameter(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> Any:
-    """Parse the text: one statement, and one that only reads."""
-    statements = con.extract_statements(text)
-    if len(statements) != 1:
-        raise QueryError(f"one statement at a time, got {len(statements)}")
-    try:
-        kind = statements[0].type
-    except ValueError:  # newer than the Python package knows; reading is as old as SQL
-        raise QueryError("only reading is allowed here") from None
-    if kind == duckdb.StatementType.EXPLAIN:  # with ANALYZE it runs what it explains
-        return _reading_statement(con, _explained_statement(text)) and statements[0]
+# What may stand between words: spaces and comments. Atomic, so that no text makes it try splits one after another.
+_GAP = r"(?>\s|--[^\r\n]*|/\*(?s:.*?)\*/)*+"
+_EXPLAIN = re.compile(rf"{_GAP}EXPLAIN\b{_GAP}(ANALY[SZ]E\b)?{_GAP}", re.IGNORECASE)
+# Words only: a quote among them could end elsewhere than it seems.
+_EXPLAIN_OPTIONS = re.compile(r"\([\w\s,]*\)")
+# In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
+_NOT_READING = re.compile(
+    r'"type":"(\w+)_QUERY_NODE"|"function_name":"(query|json_execute_serialized_sql)"', re.IGNORECASE
+)
+
+
+def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str]:
+    """Make the statement to run, as EXPLAIN's words, if any, and what stands behind FROM: the person's query in brackets.
+
+    DuckDB calls ``WITH x AS (COPY ... TO file) FROM x`` a SELECT too, and runs it; within a subquery it refuses that, unless
+    a function runs it as a statement of its own. What EXPLAIN ANALYZE explains is run, so the same holds for it; its own
+    words are written anew, whatever hid among them.
+    """
+    kind = _kind(con, text)
+    if kind == duckdb.StatementType.EXPLAIN:
+        head = _EXPLAIN.match(text)
+        if head is None:
+            raise QueryError("write EXPLAIN or EXPLAIN ANALYZE at the very beginning")
+        at, words = head.end(), "EXPLAIN ANALYZE" if head[1] else "EXPLAIN"
+        options = _EXPLAIN_OPTIONS.match(text, at)
+        if options and not _parses(con, text[at:]):  # else it is a query in brackets
+            at, words = options.end(), f"{words} {' '.join(options[0].split())}"
+        words, text = f"{words} ", "\n" * text.count("\n", 0, at) + text[at:]  # lines keep their numbers
+        kind = _kind(con, text)
+    else:
+        words = ""
     if kind == duckdb.StatementType.MULTI:
         raise QueryError("PIVOT needs its values named here: PIVOT ... ON column IN ('a', 'b')")
     if kind != duckdb.StatementType.SELECT:
         raise QueryError(f"only reading is allowed here, not {kind.name}")
-    return statements[0]
-
-
-def _explained_statement(text: str) -> str:
-    """What stands behind EXPLAIN, ANALYZE and options in brackets."""
-    starts = [at for at, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
-    words = [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    at = 1
-    if words[at].upper().split()[0] in {"ANALYZE", "ANALYSE"}:
-        at += 1
-    elif words[at].startswith("(") and not words[at + 1].upper().startswith(
-        ("SELECT", "FROM", "WITH", "VALUES", "(")
+    source = f"(\n{_without_semicolon(text)}\n)"
+    if _kind(con, f"{words}FROM {source}") != (
+        duckdb.StatementType.EXPLAIN if words else duckdb.StatementType.SELECT
     ):
-        while not words[at].startswith(")"):
-            at += 1
-        at += 1
-    return text[starts[at] :]
+        raise QueryError("only reading is allowed here")
+    _check_that_it_reads(con, source)
+    return words, source
 
 
-def _with_line(error: duckdb.Error, con: duckdb.DuckDBPyConnection, text: str, given: dict[str, Any]) -> str:
-    """DuckDB's message with the line it is about: only ``execute`` shows that for errors of names, ``sql`` does not."""
-    if isinstance(error, duckdb.BinderException | duckdb.CatalogException) and "LINE " not in str(error):
-        try:
-            con.execute(text, given)  # fails on the same name, before anything runs
-        except duckdb.Error as again:
-            error = again
-    return str(error).strip()
+def _check_that_it_reads(con: duckdb.DuckDBPyConnection, source: str) -> None:
+    """Look through the parsed query for what writes within a SELECT: statements in WITH, and functions that run a text."""
+    answer = con.execute("SELECT json_serialize_sql($text)", {"text": f"FROM {source}"}).fetchall()
+    tree = str(answer[0][0])
+    if not tree.startswith('{"error":false,'):
+        raise QueryError("only reading is allowed here, and this cannot be checked")
+    for statement, function in _NOT_READING.findall(tree):
+        what = statement or f"{function}(); write what it would run as a query of its own"
+        raise QueryError(f"only reading is allowed here, not {what}")
+
+
+def _kind(con: duckdb.DuckDBPyConnection, text: str) -> Any:
+    """Parse the text, which must be one statement."""
+    try:
+        statements = con.extract_statements(text)
+    except duckdb.Error as error:
+        raise QueryError(str(error).strip()) from None
+    except TypeError:  # lone surrogates
+        raise QueryError("the query is not valid Unicode text") from None
+    if len(statements) != 1:
+        raise QueryError(f"one statement at a time, got {len(statements)}")
+    try:
+        return statements[0].type
+    except ValueError:  # newer than the Python package knows; reading is as old as SQL
+        raise QueryError("only reading is allowed here") from None
+
+
+def _parses(con: duckdb.DuckDBPyConnection, text: str) -> bool:
+    try:
+        return bool(con.extract_statements(text))
+    except duckdb.Error:
+        return False
+
+
+def _without_semicolon(text: str) -> str:
+    """Leave out the semicolon at the end and what stands behind it, which can only be comments."""
+    content = text.encode()  # DuckDB counts bytes
+    for at, kind in duckdb.tokenize(text):
+        if kind == duckdb.token_type.operator and content[at : at + 1] == b";":
+            return content[:at].decode()
+    return text
+
+
+def _as_written(message: str) -> str:
+    """Count lines as the person does: the statement that was run has one before theirs."""
+    return re.sub(
+        r"^LINE (\d+):",
+        lambda line: f"LINE {int(line[1]) - 1:>{len(line[1])}}:",
+        message.strip(),
+        flags=re.MULTILINE,
+    )
 
 
 def _with_hint(message: str, con: duckdb.DuckDBPyConnection) -> str:
@@ -137,110 +202,3 @@ def _with_hint(message: str, con: duckdb.DuckDBPyConnection) -> str:
     names = con.execute("SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
     close = difflib.get_close_matches(match[1], sorted(name for (name,) in names), n=3)
     return message.replace(match[0], f"{match[0]}; nearest: {', '.join(close)}") if close else message
-
-
-def _with_unique_names(table: pa.Table) -> pa.Table:
-    """Number columns that bear the name of an earlier one, as DuckDB does in subqueries: neither CSV's nor JSON's readers
-    could tell them apart."""
-    names: list[str] = []
-    for name in table.column_names:
-        unique, n = name, 0
-        while unique in names:
-            n += 1
-            unique = f"{name}_{n}"
-        names.append(unique)
-    return table.rename_columns(names)
-
-
-@contextmanager
-def _limited(con: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[None]:
-    timer = None if timeout_s is None else threading.Timer(timeout_s, con.interrupt)
-    if timer:
-        timer.start()
-    try:
-        yield
-    finally:
-        if timer:
-            timer.cancel()
-
-
-def write(table: pa.Table, output_format: str, output: Path | None) -> None:
-    """Write a result to a file or to standard output."""
-    if output_format == "table" and output is None:
-        show(table)
-        return
-    for i, column in enumerate(table.columns):
-        if pa.types.is_interval(column.type):  # Arrow writes these nowhere
-            text = [None if value is None else str(value) for value in column.to_pylist()]
-            table = table.set_column(i, table.column_names[i], pa.array(text, pa.string()))
-    if output_format == "parquet" and output is None and sys.stdout.isatty():
-        raise UsageError("Parquet is not for the screen: add --output FILE, or redirect")
-    content = _WRITERS[output_format](table)
-    if output is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    else:
-        try:
-            output.write_bytes(content)
-        except OSError as error:
-            raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
-
-
-def show(table: pa.Table) -> None:
-    """Print a result as DuckDB's boxed table, as wide as the terminal."""
-    click.echo(_boxed(table).decode())
-
-
-def _boxed(table: pa.Table) -> bytes:
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone = 'UTC'")
-        con.register("result", table)
-        return printable(str(con.sql("FROM result"))).encode()
-
-
-def _csv(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    flat = pa.table({name: _flat(table[name]) for name in table.column_names})
-    pyarrow.csv.write_csv(flat, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """Write lists, maps and structs as JSON text: CSV has no cell for them."""
-    if not pa.types.is_nested(column.type):
-        return column
-    plain = [_plain(value, column.type) for value in column.to_pylist()]
-    return pa.array(
-        [None if value is None else json.dumps(value, default=str) for value in plain], pa.string()
-    )
-
-
-def _json(table: pa.Table) -> bytes:
-    columns = [
-        [_plain(v, table.schema.field(i).type) for v in table[i].to_pylist()]
-        for i in range(table.num_columns)
-    ]
-    rows = [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return (json.dumps(rows, ensure_ascii=False, default=str) + "\n").encode()
-
-
-def _plain(value: Any, of: pa.DataType) -> Any:
-    """Turn a value into what JSON has: maps into objects, NaN and infinities into null."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if pa.types.is_map(of):
-        return {str(key): _plain(item, of.item_type) for key, item in value}
-    if pa.types.is_list(of) or pa.types.is_large_list(of) or pa.types.is_fixed_size_list(of):
-        return [_plain(item, of.value_type) for item in value]
-    if pa.types.is_struct(of):
-        return {field.name: _plain(value[field.name], field.type) for field in of}
-    return value
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
-
-
-_WRITERS = {"table": _boxed, "csv": _csv, "json": _json, "parquet": _parquet}

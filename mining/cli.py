@@ -60,12 +60,27 @@ def main() -> None:
         _say(f"error: a system library is missing ({error}); on Debian: apt-get install {package}")
         sys.exit(1)
     except Exception as error:
-        from detectors.types import DetectorError
-
-        if not isinstance(error, DetectorError):
+        known = _known(error)
+        if known is None:
             raise
-        _say(f"error: {error}")
+        _say(f"error: {known}")
         sys.exit(1)
+
+
+def _known(error: Exception) -> Exception | None:
+    """What can be said in one line of an error that is not the project's own: none, where it is a fault in the code."""
+    from detectors.types import DetectorError
+
+    if isinstance(error, DetectorError):
+        return error
+    if "duckdb" in sys.modules:  # a file of the store that DuckDB opened only when it read the rows
+        from duckdb import Error
+
+        from mining.views import unreadable
+
+        if isinstance(error, Error):
+            return unreadable(error)
+    return None
 
 
 def _say(text: str) -> None:
@@ -355,7 +370,7 @@ def similar(
     Example: mining similar deer.jpg --config night.toml -n 50 --where "luma_mean < 40"
     """
     from mining import similar as looking
-    from mining.ask import write
+    from mining.results import write_table
     from mining.store import Store
 
     config = _load(config_path, overrides)
@@ -364,7 +379,7 @@ def similar(
     found = looking.find(Store(config.store_path), config, example, count=count, where=where, gap_s=gap_s)
     if found.num_rows < count:
         _say(f"{found.num_rows} of {count} frames: no more are eligible")
-    write(found, output_format, None)
+    write_table(found, output_format, None)
 
 
 @cli.command()
@@ -385,7 +400,7 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"nights": nights.to_pylist(), "broken": broken}, default=str))
         return
-    from mining.ask import show
+    from mining.results import show
 
     show(nights)
     for uri, state, reason in broken:
@@ -397,7 +412,9 @@ _stores_option = click.option(
     help="A store's folder; may be given again: the stores are read as one.",
 )  # fmt: skip
 _nights_option = click.option(
-    "--nights", metavar="A..B", help="List and read only these nights: 2026-03-01, or 2026-03-01..2026-03-14."
+    "--nights",
+    metavar="A..B",
+    help="List and read only these nights of footage: 2026-03-01, or 2026-03-01..2026-03-14. Batches are seen whole.",
 )
 
 
@@ -450,12 +467,17 @@ def sql(
     """
     from functools import partial
 
-    from mining import ask
+    from mining import ask, results
 
-    answer = partial(
-        ask.query, store_paths, parameters=dict(map(ask.parameter, parameters)),
+    asked = partial(
+        ask.asked, store_paths, parameters=dict(map(ask.parameter, parameters)),
         nights=None if nights is None else nights_of(nights), timeout_s=timeout_s,
     )  # fmt: skip
+
+    def answer(text: str, output_format: str = "table", output: Path | None = None) -> None:
+        with asked(text) as rows:
+            results.write(rows, output_format, output)
+
     if query is not None and file is not None:
         raise click.UsageError("give a QUERY or --file, not both")
     if file is not None:
@@ -467,11 +489,18 @@ def sql(
     elif sys.stdin.isatty():
         from mining import prompt
 
-        prompt.run(answer, ask.show)
+        prompt.run(answer)
         return
     else:
         raise click.UsageError("give a QUERY, --file FILE, or `-` to read it from standard input")
-    ask.write(answer(text), output_format, output)
+    try:
+        answer(text, output_format, output)
+    except KeyboardInterrupt:
+        _say("stopped")
+        raise click.exceptions.Exit(130) from None
+    except BrokenPipeError:  # as in main; click would make exit code 1 of it
+        sys.stderr.close()
+        raise click.exceptions.Exit(0) from None
 
 
 @cli.command()

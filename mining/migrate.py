@@ -73,8 +73,7 @@ def run(root: Path) -> MigrationReport:
                     counts = report.due_again
                 else:
                     rows = {table: _conformed(table, file) for table, file in files.items()}
-                    notes = {name: value for name, value in marker.items() if name != "rows"}
-                    store.commit(stage, night, key, rows, **notes)
+                    store.conform(stage, night, key, rows, marker)
                     counts = report.rewritten
                 counts[stage] = counts.get(stage, 0) + 1
         store.write_version()

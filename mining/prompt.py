@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
-import pyarrow as pa
 
 from mining.schemas import TABLES
 from mining.text import printable
-from mining.types import QueryError
+from mining.types import MiningError
 from mining.views import VIEW_DOCS, sql_type
 
 HELP = """\
@@ -25,17 +24,17 @@ A statement ends in ; and may take several lines. Ctrl-C drops it, Ctrl-D leaves
 _HISTORY_LENGTH = 2000
 
 
-def run(answer: Callable[[str], pa.Table], show: Callable[[pa.Table], None]) -> None:
-    """Read statements until the end of input; an error is shown and the next statement read."""
+def run(answer: Callable[[str], None]) -> None:
+    """Read statements until the end of input and have each answered; an error is shown and the next statement read."""
     history = _open_history()
     click.echo("mining sql: .help for help, .quit to leave")
     try:
         for statement in _statements():
             if statement.startswith("."):
-                if not _command(statement.split(), answer, show):
+                if not _command(statement.split(), answer):
                     break
                 continue
-            _answer(statement, answer, show)
+            _answer(statement, answer)
     finally:
         _save_history(history)
 
@@ -70,9 +69,7 @@ def _statements() -> Iterator[str]:
             lines = []
 
 
-def _command(
-    words: Sequence[str], answer: Callable[[str], pa.Table], show: Callable[[pa.Table], None]
-) -> bool:
+def _command(words: Sequence[str], answer: Callable[[str], None]) -> bool:
     """Carry out a dot command; False to leave."""
     match words:
         case [".quit" | ".exit"]:
@@ -85,7 +82,7 @@ def _command(
                 doc = (field.metadata or {}).get(b"doc", b"").decode()
                 click.echo(f"{field.name:32} {sql_type(field.type):14} {doc}".rstrip())
         case [".schema", "mined"]:
-            _answer("SELECT column_name, column_type FROM (DESCRIBE mined)", answer, show)
+            _answer("SELECT column_name, column_type FROM (DESCRIBE mined)", answer)
         case [".schema", *_]:
             click.echo(f".schema NAME, with one of: {', '.join(VIEW_DOCS)}")
         case [".macros"]:
@@ -93,17 +90,16 @@ def _command(
                 "SELECT function_name AS macro, parameters FROM duckdb_functions() "
                 "WHERE function_type = 'macro' AND NOT internal ORDER BY macro",
                 answer,
-                show,
             )
         case _:
             click.echo(HELP, nl=False)
     return True
 
 
-def _answer(statement: str, answer: Callable[[str], pa.Table], show: Callable[[pa.Table], None]) -> None:
+def _answer(statement: str, answer: Callable[[str], None]) -> None:
     try:
-        show(answer(statement))
-    except QueryError as error:
+        answer(statement)
+    except MiningError as error:
         click.echo(printable(str(error)), err=True)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

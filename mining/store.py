@@ -122,17 +122,45 @@ class Store:
 
         Each table must have the schema of ``schemas.TABLES``; every table of the stage must be there.
         """
+        self._publish(stage, night, key, tables, {**notes, "digest": digest}, hide=True)
+
+    def conform(
+        self, stage: str, night: date, key: str, tables: Mapping[str, pa.Table], marker: Mapping[str, Any]
+    ) -> None:
+        """Write a committed shard anew while its marker stands: for ``migrate``, which finds shards by their markers.
+
+        Stopped in between, some files are new and some old; the store's old version keeps readers out until all are done.
+        """
+        self._publish(stage, night, key, tables, dict(marker), hide=False)
+
+    def _publish(
+        self,
+        stage: str,
+        night: date,
+        key: str,
+        tables: Mapping[str, pa.Table],
+        notes: dict[str, Any],
+        *,
+        hide: bool,
+    ) -> None:
         if set(tables) != set(STAGE_TABLES[stage]):
             raise ValueError(f"stage {stage} commits {STAGE_TABLES[stage]}, got {sorted(tables)}")
         try:
-            self._commit(stage, night, key, tables, {**notes, "digest": digest})
+            self._write_shard(stage, night, key, tables, notes, hide=hide)
         except OSError as error:
             raise MiningError(
                 f"{error.filename or self.root}: cannot write to the store: {error.strerror}; what was committed stays"
             ) from None
 
-    def _commit(
-        self, stage: str, night: date, key: str, tables: Mapping[str, pa.Table], notes: dict[str, Any]
+    def _write_shard(
+        self,
+        stage: str,
+        night: date,
+        key: str,
+        tables: Mapping[str, pa.Table],
+        notes: dict[str, Any],
+        *,
+        hide: bool,
     ) -> None:
         marker = self._marker(stage, night, key)
         staged: list[tuple[Path, Path]] = []
@@ -143,7 +171,7 @@ class Store:
                 staged.append((temporary, self.table_file(name, night, key)))
                 pq.write_table(table, temporary, compression="zstd")
                 _sync_file(temporary)
-            if marker.exists():
+            if hide and marker.exists():
                 marker.unlink()
                 _sync_folder(marker.parent)
             for temporary, final in staged:

@@ -7,6 +7,7 @@ What people query is made here and nowhere else: ``connect`` opens it, ``script`
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,15 @@ STORAGE_VERSION = "v1.0.0"
 
 # A night's scenes bear the same key in every store, so they are told apart row by row and not by key.
 _SAME_KEY_OTHER_ROWS = {"scenes"}
+# A frame that was chosen or exported in a later night has been chosen nevertheless. These are small.
+_OF_BATCHES = {"selections", "slices", "exports"}
+# A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
+_CUT = {"detections", "observations"}
+_SHARD_NUMBER = re.compile(r"-\d{4,}\.parquet$")
+# How DuckDB says that a Parquet file is not there, is cut off, or is none.
+_UNREADABLE = re.compile(
+    r"""(?:end of file|File|the pattern|open file|Parquet file) (['"])(.+?\.parquet)\1"""
+)
 _SQL = Path(__file__).parent / "sql"
 _SQL_TYPES = {
     pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT",
@@ -61,16 +71,42 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with a view a table, the view ``mined``, and the macros of ``sql/macros.sql``.
 
-    The views list the files that are committed now; a later commit needs a new connection. A shard that several stores
-    hold is read from the first of them.
+    The views list the files that are committed now; a later commit needs a new connection. A recording that several
+    stores hold is read from the first of them.
 
     Args:
         stores: read together, as if they were one.
-        nights: list, plan and read only these nights.
-        locked: for queries from people: nothing but the listed files can be opened, and no setting changed.
+        nights: list, plan and read only these nights of footage; batches and exports are seen whole.
+        locked: for queries from people: nothing but the listed files can be opened, and no setting changed. DuckDB can
+            still write to those: only what is checked to read may be run (see ``ask``).
+
+    Raises:
+        MiningError: a file of the store is missing or damaged.
     """
+    try:
+        return _opened(stores, nights, locked)
+    except duckdb.Error:  # a shard was taken back while we looked: list once more
+        try:
+            return _opened(stores, nights, locked)
+        except duckdb.Error as error:
+            raise unreadable(error) or error from None
+
+
+def unreadable(error: duckdb.Error) -> MiningError | None:
+    """Say which file of a store is missing or damaged, where that is what DuckDB's error is about."""
+    match = _UNREADABLE.search(str(error))
+    if match is None:
+        return None
+    return MiningError(
+        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or delete its marker under the store's "
+        "done/ and `mining run CONFIG.toml` makes it again"
+    )
+
+
+def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")  # it goes to standard output, in among the rows
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
     # Sorting more than memory holds spills here, and not into the folder that the caller happens to be in.
     con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
@@ -124,8 +160,11 @@ def save_database(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, output)
-    except duckdb.IOException as error:
-        raise MiningError(f"{output}: cannot be written: {str(error).splitlines()[0]}") from None
+    except duckdb.Error as error:
+        damaged = unreadable(error)
+        if damaged is None and not isinstance(error, duckdb.IOException):
+            raise
+        raise damaged or MiningError(f"{output}: cannot be written: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
     finally:
@@ -135,13 +174,18 @@ def save_database(
 
 
 def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> list[Path]:
-    """List a table's files over all stores; a shard that was listed before is left out."""
+    """List a table's files over all stores; what an earlier one holds of a recording is not taken from a later one too.
+
+    Files are told apart by name; where a recording is cut into shards by the name without the number, for sites may cut it
+    otherwise.
+    """
     files: list[Path] = []
     known: set[str] = set()
     for store in stores:
-        own = store.committed_files(table, nights)
-        files += [file for file in own if table in _SAME_KEY_OTHER_ROWS or file.name not in known]
-        known.update(file.name for file in own)
+        listed = store.committed_files(table, None if table in _OF_BATCHES else nights)
+        own = {file: _SHARD_NUMBER.sub("", file.name) if table in _CUT else file.name for file in listed}
+        files += [file for file, key in own.items() if table in _SAME_KEY_OTHER_ROWS or key not in known]
+        known.update(own.values())
     return files
 
 

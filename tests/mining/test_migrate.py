@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def test_stopped_half_way_it_goes_on(old: Store, monkeypatch: pytest.MonkeyPatch
         raise MiningError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "commit", full)
+        patch.setattr(Store, "conform", full)
         with pytest.raises(MiningError, match="no space"):
             migrate.run(old.root)
     with pytest.raises(MiningError, match="mining migrate"):
@@ -112,6 +114,42 @@ def test_stopped_half_way_it_goes_on(old: Store, monkeypatch: pytest.MonkeyPatch
     migrate.run(old.root)
     with Store(old.root).connect() as con:
         assert con.execute("SELECT count(*) FROM selections").fetchall() == [(1,)]
+
+
+def test_stopped_at_any_file_nothing_is_lost(old: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, at, stopped_at = os.replace, 0, []
+    kept = {stage: set(old.markers(stage)) for stage in ("index", "select")}
+    while True:
+        left = at
+
+        def stopping(source: str, target: str) -> None:
+            nonlocal left
+            if left == 0:
+                stopped_at.append(str(target))
+                raise KeyboardInterrupt
+            left -= 1
+            real(source, target)
+
+        copy = old.root.with_name(f"copy{at}")
+        shutil.copytree(old.root, copy)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stopping)
+            try:
+                migrate.run(copy)
+                break
+            except KeyboardInterrupt:
+                pass
+        migrate.run(copy)
+        store = Store(copy)
+        assert {stage: set(store.markers(stage)) for stage in kept} == kept
+        with store.connect() as con:
+            assert con.execute("SELECT frame_id FROM selections").fetchall() == [("r1-0000001",)]
+            assert con.execute("SELECT count(*), count(DISTINCT frame_id) FROM frames").fetchall() == [(3, 3)]
+        marker = store.markers("select")[(NIGHT, "b")]
+        assert (marker["settings"], marker["rows"]) == ("s", {"slices": 0, "selections": 1})
+        at += 1
+    assert any("/tables/" in target for target in stopped_at)
+    assert any("/done/" in target for target in stopped_at)
 
 
 def test_a_store_of_today_is_left_alone_and_a_newer_one_refused(tmp_path: Path) -> None:

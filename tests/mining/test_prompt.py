@@ -111,6 +111,31 @@ def test_dot_commands_tell_what_there_is(terminal: Terminal) -> None:
     assert terminal.exit_code() == 0
 
 
+def test_ctrl_c_stops_a_query_and_no_error_ends_the_prompt(terminal: Terminal, arguments: list[str]) -> None:
+    terminal.type("SELECT sum(a.i * b.i) FROM range(1000000000) AS a(i), range(1000000) AS b(i);\n")
+    time.sleep(1)
+    terminal.type("\x03")
+    terminal.until("stopped[\\s\\S]*mining> ", again="\x03")
+    for typed, words in {
+        "SELECT DATE '99999-01-01' AS d, make_timestamp_ns(1) AS t, [INTERVAL 1 DAY] AS i;": "99999-01-01",
+        "SELECT '\\xFF'::BLOB AS b, union_value(a := 'NaN'::FLOAT) AS u, 123::BIGNUM AS n;": "123",
+        "SELECT error('no ' || 'such luck');": "no such luck",
+        "WITH x AS (COPY (SELECT 1) TO 'x') FROM x;": "only reading",
+    }.items():
+        terminal.type(typed + "\n")
+        terminal.until(f"{words}[\\s\\S]*mining> ")
+    damaged = Path(arguments[-1]) / "tables" / "scores" / "night=2026-03-14" / "r1.parquet"
+    content = damaged.read_bytes()
+    damaged.unlink()
+    terminal.type("SELECT 1;\n")
+    terminal.until("missing or damaged[\\s\\S]*mining> ")
+    damaged.write_bytes(content)
+    terminal.type("SELECT 'still ' || 'here' AS words;\n")
+    terminal.until("still here[\\s\\S]*mining> ")
+    terminal.type("\x04")
+    assert terminal.exit_code() == 0
+
+
 def test_without_a_place_for_history_it_says_so_and_works(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     terminal = Terminal(arguments, {"XDG_STATE_HOME": str(tmp_path / "file")})

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from mining import views
 from mining.schemas import TABLES
 from mining.store import Store
-from mining.types import UsageError, nights_of
+from mining.types import MiningError, Nights, UsageError, nights_of
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, commit, store_of, table
 
 OSLO = (59.9127, 10.7461)
@@ -121,6 +123,91 @@ def test_several_stores_are_read_as_one_and_a_shard_of_both_once(tmp_path: Path)
     first.retract("score", NIGHT, "r2")
     with views.connect([first, second]) as con:
         assert con.execute("SELECT count(*) FROM scores").fetchall() == [(5,)]
+
+
+def test_a_recording_that_two_sites_cut_otherwise_is_seen_once(tmp_path: Path) -> None:
+    def cut(folder: Path, *numbers: int) -> Store:
+        store = store_of(folder, Drive("r1", [0.1] * 4), Drive("r2", [0.1]))
+        rows = pq.read_table(store.table_file("observations", NIGHT, "r1"), partitioning=None)
+        store.retract("detect", NIGHT, "r1")
+        for n, (start, end) in enumerate(zip((0, *numbers), (*numbers, 4), strict=True)):
+            store.commit(
+                "detect",
+                NIGHT,
+                f"r1-{COMMITTEE}-{n:04d}",
+                {"observations": rows.slice(start, end - start), "detections": table("detections", [])},
+                digest="x",
+            )
+        return store
+
+    whole, halves = cut(tmp_path / "a"), cut(tmp_path / "b", 1, 2)
+    for stores in ([whole, halves], [halves, whole]):
+        with views.connect(stores) as con:
+            for name in ("observations", "mined"):
+                rows = con.execute(f"SELECT count(*), count(DISTINCT frame_id) FROM {name}").fetchall()
+                assert rows == [(5, 5)], name
+    # Another committee is another key, and so is another batch, though they end in digits too.
+    for store, end in ((whole, "11111111"), (halves, "22222222")):
+        scores = {"scores": table("scores", [{"frame_id": end}]), "tracks": table("tracks", [])}
+        store.commit("score", NIGHT, f"r3-a+b-{end}", scores, digest="x")
+        batch = {"selections": table("selections", [{"frame_id": end}]), "slices": table("slices", [])}
+        store.commit("select", NIGHT, f"2026-03-14-{end}", batch, digest="x")
+    with views.connect([whole, halves]) as con:
+        assert con.execute("SELECT count(*) FROM selections").fetchall() == [(2,)]
+        assert ids(con, "SELECT frame_id FROM scores WHERE frame_id NOT LIKE 'r%' ORDER BY 1") == [
+            "11111111",
+            "22222222",
+        ]
+
+
+def test_a_frame_chosen_in_a_later_night_is_chosen_in_its_own_too(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r1", [0.1, 0.9]))
+    row = {"batch_id": "b", "frame_id": "r1-0000001", "committee_id": COMMITTEE, "status": "ok"}
+    later = NIGHT + timedelta(days=1)
+    batch = {"selections": table("selections", [row]), "slices": table("slices", [])}
+    store.commit("select", later, "b", batch, digest="x")
+    store.commit("export", later, "b", {"exports": table("exports", [row])}, digest="x")
+    with store.connect(nights=(NIGHT, NIGHT)) as con:
+        found = con.execute("SELECT frame_id, chosen, exported FROM mined ORDER BY 1").fetchall()
+    assert found == [("r1-0000000", False, False), ("r1-0000001", True, True)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no Parquet at all"])
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    store = store_of(tmp_path, Drive("r1", [0.1]))
+    file = store.table_file("scores", NIGHT, "r1")
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(MiningError, match=f"^{re.escape(str(file))}: .*`mining run"):
+        store.connect()
+    with pytest.raises(MiningError, match=f"^{re.escape(str(file))}: .*`mining run"):
+        views.save_database([store], tmp_path / "x.duckdb")
+    # Of several files DuckDB opens the others only when it reads them.
+    good = store_of(tmp_path / "good", Drive("r0", [0.1]))
+    with pytest.raises(MiningError, match=f"^{re.escape(str(file))}: "):
+        views.save_database([good, store], tmp_path / "x.duckdb")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_a_shard_that_goes_while_files_are_listed_is_looked_for_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(tmp_path, Drive("r1", [0.1]), Drive("r2", [0.1]))
+    real, looks = Store.committed_files, []
+
+    def listing(self: Store, name: str, nights: Nights | None = None) -> list[Path]:
+        files = real(self, name, nights)
+        if name == "scores":
+            looks.append(len(files))
+            self.retract("score", NIGHT, "r1")
+            self.table_file("scores", NIGHT, "r1").unlink(missing_ok=True)
+        return files
+
+    monkeypatch.setattr(Store, "committed_files", listing)
+    with store.connect() as con:
+        assert ids(con, "SELECT frame_id FROM scores") == ["r2-0000000"]
+    assert looks == [2, 1]
 
 
 def test_scenes_of_two_stores_share_a_key_and_are_all_seen(tmp_path: Path) -> None:
