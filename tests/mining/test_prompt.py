@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import stat
 import sys
 import time
@@ -25,6 +26,8 @@ class Terminal:
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            # Where the tests themselves run in the background, a shell has switched Ctrl-C off for them.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execve(sys.executable, [*MINING, *arguments], {**os.environ, **environment, "TERM": "dumb"})
 
     def until(self, pattern: str, again: str = "") -> str:
