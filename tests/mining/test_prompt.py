@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -64,6 +65,9 @@ def terminal(arguments: list[str], tmp_path: Path) -> Iterator[Terminal]:
     terminal.until("mining> ")
     yield terminal
     os.close(terminal.fd)
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(terminal.pid, signal.SIGKILL)
+        os.waitpid(terminal.pid, 0)
 
 
 def test_statements_span_lines_errors_do_not_end_it_and_history_is_private(
