@@ -334,7 +334,7 @@ class _Choice:
         parts = [
             f"{eligible} frames of it are eligible",
             f"{near} within {self.select.min_gap_s:g} s of a chosen frame" if near else "",
-            f"{closed} in slices that are full" if closed else "",
+            f"{closed} in slices that are full (raise their max)" if closed else "",
             f"{int(inside.sum()) - near - closed} show the same picture or moment as a chosen frame"
             if int(inside.sum()) > near + closed
             else "",
@@ -381,8 +381,20 @@ def choose(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Read
         taken: [m, d] embeddings of frames that earlier batches hold; the strategy keeps away from them.
         read: embeddings and boxes of some frames.
     """
+    blind = round(select.budget * select.random_share)
+    chosen = _chosen(frames, select, taken, read, blind)
+    short = len(chosen.rows) < select.budget and not chosen.stopped_by_cost
+    if short and chosen.arm.count("random") > (share := round(len(chosen.rows) * select.random_share)):
+        # There are not enough frames for the budget: the random arm has its share of the batch that can be had, not of one
+        # that cannot.
+        chosen = _chosen(frames, select, taken, read, share)
+    return chosen
+
+
+def _chosen(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Reader, blind: int) -> Chosen:
+    """Choose with a random arm of so many frames."""
     choice = _Choice(frames, select, taken, read)
-    choice.draw(round(select.budget * select.random_share))
+    choice.draw(blind)
     for slice_of in choice.floors():
         floor = select.quota[slice_of[0]].floor(select.budget)
         # Frames of other slices may have come into this one meanwhile.

@@ -431,7 +431,10 @@ _nights_option = click.option(
     help="A value for $NAME in the query; may be given again.",
 )
 @click.option(
-    "--format", "output_format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table"
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="What --output ends in (.csv, .json, .parquet) where absent, else a table for the screen.",
 )
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write here, not to the screen."
@@ -449,7 +452,7 @@ def sql(
     nights: str | None,
     file: Path | None,
     parameters: tuple[str, ...],
-    output_format: str,
+    output_format: str | None,
     output: Path | None,
     timeout_s: float | None,
 ) -> None:
@@ -480,6 +483,11 @@ def sql(
 
     if query is not None and file is not None:
         raise click.UsageError("give a QUERY or --file, not both")
+    if output is not None and output_format in (None, "table"):
+        # A table for the screen leaves rows out, and nobody looks for that in a file.
+        output_format = output.suffix.lower().removeprefix(".")
+        if output_format not in {"csv", "json", "parquet"}:
+            raise click.UsageError(f"--output {output}: give --format csv, json or parquet")
     if file is not None:
         text = ask.text_of(file)
     elif query == "-":
@@ -494,7 +502,7 @@ def sql(
     else:
         raise click.UsageError("give a QUERY, --file FILE, or `-` to read it from standard input")
     try:
-        answer(text, output_format, output)
+        answer(text, output_format or "table", output)
     except KeyboardInterrupt:
         _say("stopped")
         raise click.exceptions.Exit(130) from None

@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -375,7 +375,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
             continue
         field = getattr(section, "model_fields", {}).get(part)
         if field is not None:
-            section = field.annotation
+            # Of a list, what it holds.
+            section = (*get_args(field.annotation), field.annotation)[0]
     fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
     return sorted(name for name in fields if name != "folder")
 

@@ -48,7 +48,7 @@ class Story:
         lines = [f"frame {self.frame_id}"]
         lines += [f"  {name:14} {value}" for name, value in self.facts.items() if value is not None]
         if self.signals:
-            lines.append("signals of hardness")
+            lines.append("signals of hardness (one without a value counts as the middle, 50 %)")
             lines += [
                 f"  {s['signal']:28} {_shown(s['value']) or '-':>10}   {_percent(s['percentile']):>5}   weight {s['weight']:g}"
                 for s in self.signals

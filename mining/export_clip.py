@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mining.committee import Committee, committee_of
 from mining.config import Config
 from mining.footage import Defaults, FootageError, Source, frame_times, read, stat_signature
+from mining.footage.discover import VIDEO_ENDINGS, ending
 from mining.progress import progress
 from mining.store import Store, sql_file
 from mining.types import Frame, FrameTimes, MiningError, UsageError
@@ -139,6 +140,8 @@ def _targets(to: Path, scene_ids: list[str]) -> list[Path]:
         if len(scene_ids) > 1:
             raise UsageError(f"--to {to}: one file for {len(scene_ids)} scenes; name a folder")
         return [to]
+    if ending(str(to)) in VIDEO_ENDINGS and not to.is_dir():
+        raise UsageError(f"--to {to}: clips are MP4; name a folder, or FILE.mp4")
     if to.exists() and not to.is_dir():
         raise UsageError(f"--to {to}: is a file, and not called .mp4; name a folder, or FILE.mp4")
     return [to / f"{scene_id}.mp4" for scene_id in scene_ids]

@@ -38,7 +38,7 @@ class NightReport:
     @property
     def nothing_to_do(self) -> bool:
         """True where every stage found its work committed."""
-        return all(stage.done == 0 for stage in self.stages)
+        return self.batch_id is not None and all(stage.done == 0 for stage in self.stages)
 
     @property
     def problems(self) -> list[str]:

@@ -217,7 +217,11 @@ SCORES = _table(
     ),
     *((name, _F32, doc) for name, doc in SIGNALS),
     *((f"{name}_pct", _F32, f"share of reference frames below this frame's {name}") for name, _ in SIGNALS),
-    ("hardness", _F32, "the config's blend of percentiles, in 0..1"),
+    (
+        "hardness",
+        _F32,
+        "the config's blend of percentiles, in 0..1; one that has no value counts as the middle, 0.5",
+    ),
     (
         "reference_id",
         pa.string(),

@@ -189,8 +189,8 @@ def _problems(select: SelectConfig, frames: Eligible, chosen: Chosen) -> list[st
         found.append(
             f"the batch holds {len(chosen.rows)} frames, {lacking} fewer than its budget of {select.budget}: "
             f"{len(frames)} frames were eligible; those left out lie within {select.min_gap_s:g} s of a chosen frame of "
-            f"their camera{',' if closed else ' or'} show the same picture as one{closed}; lower select.min_gap_s, widen "
-            "select.where, or add footage"
+            f"their camera{',' if closed else ' or'} show the same picture or moment as one{closed}; lower "
+            f"select.min_gap_s, widen select.where,{' raise the max of a quota,' if closed else ''} or add footage"
         )
     found += [
         f"slice {s.name}: {s.chosen} frames, wanted at least {s.floor}: {s.lack}"

@@ -144,3 +144,13 @@ def test_every_package_is_in_the_wheel() -> None:
         for init in (ROOT / name).rglob("__init__.py")
     }
     assert there | {"mining.configs"} == listed
+
+
+def test_a_file_is_never_a_table_for_the_screen(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.5] * 50))
+    query = ["sql", "SELECT frame_id, hardness FROM mined", "--store", str(store.root), "--output"]
+    assert run(*query, str(tmp_path / "all.csv")).returncode == 0
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 51
+    refused = run(*query, str(tmp_path / "all.txt"))
+    assert (refused.returncode, (tmp_path / "all.txt").exists()) == (2, False)
+    assert "give --format csv, json or parquet" in refused.stderr

@@ -45,6 +45,10 @@ def write(folder: Path, text: str) -> Path:
         (GOOD + "image_size_px = 0", ["image_size_px is 0"]),
         ("[footage", ["not valid TOML"]),
         ("folder = 'x'" + GOOD, ["unknown key 'folder'"]),
+        (
+            GOOD + "[[select.quota]]\nby = 'camera'\nmin_shar = 0.4",
+            ["'select.quota.0.min_shar'", "did you mean 'min_share'?"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_key_and_the_nearest_valid_key(
