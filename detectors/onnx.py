@@ -38,6 +38,11 @@ class OnnxDetector:
         """
         if spec.head not in HEADS:
             raise DetectorError(f"head is {spec.head!r} for {spec.weights}; known are {', '.join(HEADS)}")
+        if spec.precision not in {"auto", "fp32"}:
+            raise DetectorError(
+                f"precision is {spec.precision!r}, but ONNX graphs run in fp32, as they were exported; "
+                f"leave it out for {spec.weights}"
+            )
         self.head = HEADS[spec.head]
         file = weights.read(spec)
         self.spec = spec
@@ -72,7 +77,7 @@ class OnnxDetector:
         images = prepared.images.flip(1) if self.head.bgr else prepared.images
         shape = (1, 3, 1, 1)
         inputs = (images - torch.tensor(self.head.mean).view(shape)) / torch.tensor(self.head.std).view(shape)
-        results = [self._run(image[None].numpy()) for image in inputs]
+        results = [self._run(image[None].contiguous().numpy()) for image in inputs]
         decoded = [frame for frame, _ in results]
         first = decoded[0]
         raw = RawOutput(

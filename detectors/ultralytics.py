@@ -6,6 +6,7 @@ The model is called directly, not through ``predict()``, which keeps one score a
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from detectors import weights
 from detectors.assemble import RawOutput, assemble
 from detectors.checkpoint import load_model
 from detectors.classes import ClassMap
+from detectors.heads.layout import grid
+from detectors.memory import Pieces
+from detectors.precision import choose_dtype
 from detectors.preprocess import Batch, Prepared, choose_device
 from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
 
@@ -48,14 +52,22 @@ class UltralyticsDetector:
         self.seen = np.array([len(c) > 0 for c in self.columns])
         self.stride_px, self.size_px = _input_size(model, arguments, spec)
         self.is_rtdetr = type(model.model[-1]).__name__ == "RTDETRDecoder"
+        if self.is_rtdetr and spec.precision not in {"auto", "fp32"}:
+            raise DetectorError(
+                f"precision is {spec.precision!r}, but RT-DETR runs in fp32 only; leave it out for {spec.weights}"
+            )
+        self.dtype = torch.float32 if self.is_rtdetr else choose_dtype(spec.precision, self.device)
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
-        self._features: torch.Tensor | None = None
+        self._features: list[torch.Tensor] | None = None
+        self._pieces = Pieces(self.name)
+        self._cells: dict[tuple[tuple[int, int], ...], tuple[torch.Tensor, torch.Tensor]] = {}
         try:
-            self.model = model.fuse(verbose=False).to(self.device)
+            self.model = _tuned(model).to(self.device, self.dtype, memory_format=torch.channels_last)
             # RT-DETR does not return its feature maps. The last of the maps that enter the decoder is the deepest one
             # of the hybrid encoder: stride 32, after attention and fusion.
             self.model.model[-1].register_forward_pre_hook(self._keep_features)
-            self._run(torch.zeros(1, 3, 2 * self.stride_px, 2 * self.stride_px, device=self.device))
+            side_px = 2 * self.stride_px
+            self._run(torch.zeros(1, 3, side_px, side_px, dtype=self.dtype, device=self.device))
         except Exception as error:  # layers with missing or crafted state can fail in any way
             raise DetectorError(
                 f"{file.path} does not run with the installed Ultralytics ({' '.join(str(error).split())[:160]})"
@@ -64,9 +76,11 @@ class UltralyticsDetector:
     def predict(self, frames: FrameBatch) -> Predictions:
         """Run the model over a batch of frames."""
         prepared = self._prepare(Batch.of(frames))
-        raw = self._run(prepared.images.float() / 255)
         with torch.inference_mode():
-            return assemble(raw, prepared, self.columns, self.spec)
+            return self._pieces.run(
+                prepared.normalised(self.dtype),
+                lambda images: assemble(self._run(images), prepared, self.columns, self.spec),
+            )
 
     def _prepare(self, batch: Batch) -> Prepared:
         """Bring the frames to input size as Ultralytics' ``predict`` does; RT-DETR was trained on stretched images."""
@@ -77,36 +91,84 @@ class UltralyticsDetector:
 
     @torch.inference_mode()
     def _run(self, images: torch.Tensor) -> RawOutput:
-        """Run the network on images [b, 3, height, width], RGB in 0..1. Float32; lower precision would be set here."""
-        _, raw = self.model(images)
-        features, self._features = self._features, None
-        assert features is not None
-        return _rtdetr_output(raw, features, images) if self.is_rtdetr else self._yolo_output(raw, features)
+        """Run the network on images [b, 3, height, width], RGB in 0..1, in the network's number format."""
+        try:
+            output = self.model(images)
+            maps = self._features
+        finally:
+            self._features = None  # also those of a batch that ran out of memory, which would stay in the way
+        assert maps is not None
+        if self.is_rtdetr:
+            return _rtdetr_output(output[1], maps[-1], images)
+        return self._yolo_output(output, maps)
 
-    def _yolo_output(self, raw: dict[str, Any], features: torch.Tensor) -> RawOutput:
-        """Read a ``Detect`` head: class logits and edge distributions of every position."""
+    def _yolo_output(self, raw: dict[str, torch.Tensor], maps: list[torch.Tensor]) -> RawOutput:
+        """Read a ``Detect`` head: class logits and edge distributions of every position.
+
+        Everything from here on is float32: bfloat16 has 8 significant bits, which would put the edge of a box at x = 600 on
+        a grid of 4 pixels, and make scores near 0 and 1 alike.
+        """
         head = self.model.model[-1]
-        if "one2one" in raw:  # two heads, of which ``fuse`` left the one that ``predict`` would use
-            raw = raw["one2one" if head.end2end else "one2many"]
-        b, _, n = raw["scores"].shape
-        edges = raw["boxes"].view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
+        logits, edges = raw["scores"].float(), raw["boxes"].float()
+        b, _, n = logits.shape
+        edges = edges.view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
         bins = torch.arange(head.reg_max, dtype=edges.dtype, device=edges.device)
         # YOLO26 has one bin: the distance itself. The others take the mean of a distribution over the bins.
         distance = edges[..., 0] if head.reg_max == 1 else edges.softmax(3) @ bins
-        centre = head.anchors.T
-        boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * head.strides.T
+        centre, stride_px = self._grid(maps)
+        boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * stride_px[:, None]
         return RawOutput(
             boxes=boxes,
-            scores=raw["scores"].sigmoid().transpose(1, 2),
-            features=features,
+            scores=logits.sigmoid().transpose(1, 2),
+            features=maps[-1],
             edges=edges if head.reg_max > 1 else None,
-            bin_px=head.strides[0],
+            bin_px=stride_px,
             end_to_end=bool(head.end2end),
         )
 
+    def _grid(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centres [n, 2] of the cells of all maps, in cells, and what one cell of each is in input pixels, [n]; float32."""
+        shapes = tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
+        if shapes not in self._cells:
+            strides = [float(stride) for stride in self.model.model[-1].stride]
+            centre = torch.cat([torch.stack(grid(*shape), 1) + 0.5 for shape in shapes])
+            stride_px = torch.cat(
+                [torch.full((h * w,), s) for (h, w), s in zip(shapes, strides, strict=True)]
+            )
+            self._cells[shapes] = centre.to(self.device), stride_px.to(self.device)
+        return self._cells[shapes]
+
     def _keep_features(self, _head: nn.Module, inputs: tuple[list[torch.Tensor], ...]) -> None:
-        """Remember the deepest feature map that enters the head."""
-        self._features = inputs[0][-1]
+        """Remember the feature maps that enter the head, the deepest last."""
+        self._features = inputs[0]
+
+
+def _tuned(model: Any) -> Any:
+    """Make a loaded model as fast as it gets without another result: fused, and rid of work that nobody reads."""
+    from ultralytics.nn.modules.conv import Conv
+    from ultralytics.nn.modules.head import Detect
+
+    model = model.fuse(verbose=False)
+    in_place = nn.SiLU(inplace=True)
+    for module in model.modules():
+        # What a convolution has just written is read by nobody else.
+        if isinstance(module, Conv) and isinstance(module.act, nn.SiLU):
+            module.act = in_place
+    head = model.model[-1]
+    if isinstance(head, Detect):
+        head.forward = partial(_raw_output, head)  # type: ignore[method-assign]
+    return model
+
+
+def _raw_output(head: Any, maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Do what ``Detect.forward`` does before it decodes: ``boxes`` [b, 4 * bins, n] and ``scores`` [b, m, n], as logits.
+
+    Of two heads, ``fuse`` left the one that ``predict`` would use.
+    """
+    output: dict[str, torch.Tensor] = head.forward_head(
+        maps, **(head.one2one if head.end2end else head.one2many)
+    )
+    return output
 
 
 def _rtdetr_output(raw: tuple[torch.Tensor, ...], features: torch.Tensor, images: torch.Tensor) -> RawOutput:

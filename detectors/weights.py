@@ -82,11 +82,14 @@ def spec_digest(spec: DetectorSpec, weights_sha256: str, class_map_digest: str) 
     """Hexadecimal digest of everything that changes a prediction.
 
     Where the weights lie, what the detector is called, which device it runs on and the threshold that later stages
-    apply to its boxes change none.
+    apply to its boxes change none. A stated precision does; ``auto`` is left out, so that machines with and without bf16
+    agree on the digest (``Detector.digest`` says why).
     """
     settings = asdict(spec)
     for irrelevant in ("weights", "name", "sha256", "device", "threshold"):
         del settings[irrelevant]
+    if spec.precision == "auto":
+        del settings["precision"]
     parts = [DETECTOR_VERSION, weights_sha256, class_map_digest, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

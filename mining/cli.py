@@ -186,7 +186,26 @@ def _show_stage(report: StageReport, as_json: bool) -> None:
 
 
 _stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
-_stage_command("detect", "Run the committee over the frames.", "mining detect --config night.toml")
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option("--profile", is_flag=True, help="Say where the time went.")
+def detect(config_path: str, overrides: tuple[str, ...], as_json: bool, profile: bool) -> None:
+    """Run the committee over the frames.
+
+    Example: mining detect --config night.toml --profile
+    """
+    from mining import pipeline
+
+    report = pipeline.run_stage("detect", _load(config_path, overrides))
+    _show_stage(report, as_json)
+    if profile and not as_json:
+        click.echo(printable(pipeline.where_time_went(report)))
+
+
 _stage_command(
     "score", "Compute signals and hardness from the detections.", "mining score --config night.toml"
 )

@@ -54,6 +54,11 @@ class DetectConfig(_Section):
 
     batch_size: int = Field(default=16, ge=1, le=4096)
     """Frames in one forward pass."""
+    decode_workers: int = Field(default=2, ge=1, le=64)
+    """Recordings that are decoded side by side, ahead of the detectors."""
+    skip_repeats: bool = True
+    """Frames that show the same picture as an earlier one (a standing car, doubled frames) take over what was seen there
+    (`observations.repeat_of`); only where nothing at all has moved."""
     shard_minutes: float = Field(default=5.0, ge=0.001)
     """Length of footage that is committed as one piece, and lost at most when a job is killed."""
     match_iou: float = Field(default=0.5, gt=0, lt=1)

@@ -101,6 +101,16 @@ def one_line(report: StageReport) -> str:
     return f"{report.stage}: {work}{unchanged}{problems}{' - ' + counts if counts else ''} ({report.seconds:.1f} s)"
 
 
+def where_time_went(report: StageReport) -> str:
+    """Say it as a table: seconds of each activity, and their share of the stage's."""
+    lines = [f"{'where the time went':32} {'seconds':>9}   of the stage"]
+    for name, seconds in sorted(report.profile.items(), key=lambda item: -item[1]):
+        lines.append(f"  {name:30} {seconds:9.2f}   {seconds / max(report.seconds, 1e-9):6.1%}")
+    busy = sum(seconds for name, seconds in report.profile.items() if name.startswith("look: "))
+    lines.append(f"detectors busy for {busy / max(report.seconds, 1e-9):.1%}; threads work side by side")
+    return "\n".join(lines)
+
+
 def run_stage(name: str, config: Config) -> StageReport:
     """Run one stage alone over what the store already holds of the config's footage."""
     store = Store(config.store_path, create=name == "index")

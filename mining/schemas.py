@@ -85,6 +85,11 @@ OBSERVATIONS = _table(
         "per detector and fleet class, nats, over all positions",
     ),
     (
+        "repeat_of",
+        pa.string(),
+        "frame_id of the earlier frame of the same picture, whose detections it takes over; else NULL",
+    ),
+    (
         "status",
         pa.string(),
         "'ok', 'partial' (a detector failed) or 'failed' (no frame, or every detector failed)",

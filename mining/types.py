@@ -138,6 +138,8 @@ class StageReport:
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     """What came out: frames, boxes, scenes, ..."""
+    profile: dict[str, float] = field(default_factory=dict)
+    """Seconds by activity, where the stage takes them down; threads work side by side, so they add up to more."""
     problems: list[str] = field(default_factory=list)
     """One line for each thing that failed or was left out; the rest of the night went on."""
 

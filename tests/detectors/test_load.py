@@ -146,6 +146,9 @@ def test_settings() -> None:
         ({"image_size_px": 320}, False),
         ({"head": "nanodet"}, False),
         ({"class_names": ("a",)}, False),
+        ({"precision": "auto"}, True),  # whatever the machine makes of it
+        ({"precision": "fp32"}, False),
+        ({"precision": "bf16"}, False),
     ],
 )
 def test_digest_holds_what_changes_predictions(change: dict[str, Any], same: bool) -> None:
@@ -157,6 +160,12 @@ def test_digest_holds_what_changes_predictions(change: dict[str, Any], same: boo
     assert (digest(changed) == plain) == same
     assert digest(DetectorSpec("w.pt"), sha="t") != plain
     assert digest(DetectorSpec("w.pt"), classes="d") != plain
+
+
+def test_digests_of_stores_that_exist_stay() -> None:
+    """Of the version before ``precision``: another digest would have every night looked at again."""
+    digest = weights.spec_digest(DetectorSpec("w.pt"), "s", "c")
+    assert digest == "d0b709e5ee9ad3c508ed66cf97e5536b3719b8c0cce46fd9fd3eaf87181d6c71"
 
 
 def test_a_detector_that_sees_nothing_of_the_fleet(shared_data: Path) -> None:

@@ -96,3 +96,23 @@ def test_frames_of_one_batch_are_alike() -> None:
 def test_unknown_and_absent_devices(name: str) -> None:
     with pytest.raises(DetectorError, match="device is"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_normalised_once_for_all_members(dtype: torch.dtype) -> None:
+    batch = Batch([noise(90, 160, seed) for seed in range(2)])
+    images = batch.letterboxed((320, 320), 32, CPU).normalised(dtype)
+    assert batch.letterboxed((320, 320), 32, CPU).normalised(dtype) is images
+    assert images.dtype == dtype
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    # Rounded once, to the nearest number of the format.
+    pixels = batch.letterboxed((320, 320), 32, CPU).images
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(images, (pixels.double() / 255).to(dtype))
+
+
+def test_torch_path_is_channels_last_too() -> None:
+    tensor = torch.from_numpy(noise(90, 160)).permute(2, 0, 1)[None]
+    for size in ((180, 320), (90, 160)):
+        images = resize_with_torch(tensor, *size, (0, 0, 6, 6))
+        assert images.is_contiguous(memory_format=torch.channels_last)

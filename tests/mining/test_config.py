@@ -43,6 +43,7 @@ def write(folder: Path, text: str) -> Path:
         (GOOD + "[score]\nhardness = { entropy_max = nan }", ["score.hardness.entropy_max", "finite"]),
         (GOOD + 'threshold = "0.3"', ["detector.0.threshold", "valid number"]),
         (GOOD + "image_size_px = 0", ["image_size_px is 0"]),
+        (GOOD + 'precision = "half"', ["detector.0.precision", "'auto', 'fp32', 'bf16' or 'fp16'", "half"]),
         ("[footage", ["not valid TOML"]),
         ("folder = 'x'" + GOOD, ["unknown key 'folder'"]),
         (

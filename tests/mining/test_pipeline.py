@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -284,6 +285,55 @@ def test_a_member_that_fails_does_not_cost_the_others_boxes(
         r["presence_sum_pct"] is not None for r in rows(tmp_path, "SELECT presence_sum_pct FROM scores")
     )
     assert len(list((tmp_path / "store" / "reference").iterdir())) == 1
+
+
+def test_repeats_take_over_what_was_seen_and_say_so(shared_data: Path, tmp_path: Path) -> None:
+    """Over half the frames of this clip are doubled; of its first 30, 16 are by their mean pixel difference."""
+    (tmp_path / "drives").mkdir()
+    with (
+        av.open(str(shared_data / "video" / CLIPS[0])) as clip,
+        av.open(str(tmp_path / "drives" / "doubled.mp4"), "w") as out,
+    ):
+        stream = out.add_stream_from_template(clip.streams.video[0])
+        for packet in itertools.islice(clip.demux(video=0), 30):
+            packet.stream = stream
+            out.mux(packet)
+    seen, boxes = [], []
+    quick = CONFIG.replace(
+        '"{weights}/yolo11n_weather.pt"', '"{weights}/FastestDet.onnx"\nhead = "fastestdet"'
+    )
+    for skip in ("true", "false"):
+        conf = config.load(
+            write_config(tmp_path, shared_data, quick),
+            ["footage.sample_hz=100", f"detect.skip_repeats={skip}", f"store='store-{skip}'"],
+        )
+        for stage in ("index", "detect"):
+            report = pipeline.run_stage(stage, conf)
+        seen.append(report.counts)
+        with Store(conf.store_path).connect() as con:
+            boxes.append(con.sql(
+                "SELECT o.repeat_of, o.embedding, o.luma_mean, f.frame_index, list({d: d.detector, c: d.class, x: d.x1_px, y: d.y1_px} "
+                "ORDER BY d.detector, d.box_index) AS boxes FROM observations AS o JOIN frames AS f USING (frame_id) "
+                "LEFT JOIN detections AS d USING (frame_id) GROUP BY ALL ORDER BY f.frame_index"
+            ).to_arrow_table().to_pylist())  # fmt: skip
+            [(matches,)] = con.execute(
+                "SELECT count(*) FROM detections GROUP BY frame_id, detector, box_index HAVING count(*) > 1 "
+                "UNION ALL SELECT 0"
+            ).fetchall()
+            assert matches == 0
+    with_repeats, without = boxes
+    repeats = [row for row in with_repeats if row["repeat_of"]]
+    assert 10 <= len(repeats) == seen[0]["repeats"] <= 16
+    assert not [row for row in without if row["repeat_of"]]
+    by_index = {row["frame_index"]: row for row in with_repeats}
+    for row in repeats:
+        original = by_index[int(row["repeat_of"][-7:])]
+        assert original["repeat_of"] is None
+        assert (row["boxes"], row["embedding"]) == (original["boxes"], original["embedding"])
+    # What would have been seen is nearly the same, and each picture was measured by itself.
+    for row, other in zip(with_repeats, without, strict=True):
+        assert np.linalg.norm(np.subtract(row["embedding"], other["embedding"])) < 0.05
+        assert row["luma_mean"] == other["luma_mean"]
 
 
 def test_a_frame_in_which_nothing_was_seen_is_eligible(shared_data: Path, tmp_path: Path) -> None:

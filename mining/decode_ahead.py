@@ -1,0 +1,270 @@
+"""Decodes shards side by side, ahead of the detectors, and hands their frames on in order, in full batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mining.config import Config
+from mining.footage import Defaults, FootageError, Source, frame_times, read
+from mining.progress import Clock
+from mining.signals.quality import FrameQuality, measure_quality, same_picture, small_luma
+from mining.types import Frame, FrameTimes
+
+_Job = TypeVar("_Job")
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A few minutes of one recording: the unit of work, retry and resume."""
+
+    recording_id: str
+    source: Source
+    night: date
+    key: str
+    digest: str
+    frame_indices: NDArray[np.int64]
+    size_px: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One frame of a shard, on its way to the detectors."""
+
+    shard: Shard
+    frame: Frame
+    quality: FrameQuality | None
+    """None where the frame did not decode."""
+    repeat_of: int | None = None
+    """``frame_index`` of the earlier frame of the shard that it repeats: nobody needs to look at it again."""
+
+    @property
+    def to_look_at(self) -> bool:
+        """Whether the detectors are to see it."""
+        return self.frame.rgb is not None and self.repeat_of is None
+
+
+@dataclass(slots=True)
+class FrameBatch:
+    """Frames of one size for the detectors, of one shard or several, and those that travel along unseen."""
+
+    look_at: list[Decoded] = field(default_factory=list)
+    others: list[Decoded] = field(default_factory=list)
+    """Repeats and frames that did not decode."""
+
+
+def batches(shards: Sequence[Shard], config: Config, clock: Clock) -> Generator[FrameBatch]:
+    """Yield the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
+
+    Frames of another size wait in a batch of their own until it or the next one is full.
+    """
+    detect = config.detect
+    times = _Times(Defaults(image_rate_hz=config.footage.image_rate_hz), keep=2 * detect.decode_workers)
+    frames = side_by_side(
+        shards,
+        lambda shard: _decode(shard, times, detect.skip_repeats, clock),
+        detect.decode_workers,
+        detect.batch_size,
+    )
+    waiting: dict[tuple[int, ...], list[Decoded]] = {}
+    others: list[Decoded] = []
+    for decoded in frames:
+        if not decoded.to_look_at:
+            others.append(decoded)
+            if len(others) < 8 * detect.batch_size:
+                continue
+            yield FrameBatch(others=others)
+            others = []
+            continue
+        assert decoded.frame.rgb is not None
+        same_size = waiting.setdefault(decoded.frame.rgb.shape, [])
+        same_size.append(decoded)
+        if len(same_size) == detect.batch_size:
+            yield FrameBatch(same_size, others)
+            del waiting[decoded.frame.rgb.shape]
+            yield from (FrameBatch(smaller) for smaller in waiting.values())
+            waiting, others = {}, []
+    yield from (FrameBatch(smaller) for smaller in waiting.values())
+    if others:
+        yield FrameBatch(others=others)
+
+
+def _decode(shard: Shard, times: _Times, skip_repeats: bool, clock: Clock) -> Iterator[Decoded]:
+    """Decode and measure one shard's frames, and find those that repeat an earlier one."""
+    original: tuple[int, NDArray[np.uint8]] | None = None
+    frames = _read(shard, times)
+    while True:
+        with clock.timed("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        if frame.rgb is None:
+            original = None
+            yield Decoded(shard, frame, None)
+            continue
+        with clock.timed("measure"):
+            luma = small_luma(frame.rgb)
+            quality = measure_quality(luma)
+            # Compared with the frame that was looked at, not with the one before: slow change must not add up.
+            repeats = skip_repeats and original is not None and same_picture(original[1], luma)
+        if repeats and original is not None:
+            yield Decoded(shard, replace(frame, rgb=None), quality, repeat_of=original[0])
+        else:
+            original = (frame.frame_index, luma)
+            yield Decoded(shard, frame, quality)
+
+
+def _read(shard: Shard, times: _Times) -> Iterator[Frame]:
+    """Read a shard's frames; where the recording cannot be opened any more, each frame says so."""
+    wanted = shard.frame_indices.tolist()
+    done = 0
+    try:
+        known = times.of(shard.source)
+        if wanted[-1] >= len(known):
+            raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
+        for frame in read(shard.source, known, wanted, shard.size_px):
+            done += 1
+            yield frame
+    except FootageError as error:
+        for index in wanted[done:]:
+            yield Frame(index, 0, None, str(error), opened=False)
+
+
+class _Times:
+    """The frame times of the latest recordings: listing packets reads a whole file, and its shards come one after another."""
+
+    def __init__(self, defaults: Defaults, keep: int) -> None:
+        self._defaults, self._keep = defaults, keep
+        self._lock = threading.Lock()
+        self._known: dict[str, FrameTimes | FootageError] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def of(self, source: Source) -> FrameTimes:
+        """List the packets, once a recording. Raises FootageError where the file cannot be used (any more)."""
+        with self._lock:
+            lock = self._locks.setdefault(source.path, threading.Lock())
+        with lock:  # several shards of one recording wait for one listing; other recordings do not
+            if source.path not in self._known:
+                try:
+                    found: FrameTimes | FootageError = frame_times(source, self._defaults)
+                except FootageError as error:
+                    found = error
+                with self._lock:
+                    self._known[source.path] = found
+                    for path in list(self._known)[: -self._keep]:
+                        del self._known[path]
+                        self._locks.pop(path, None)
+            else:
+                found = self._known[source.path]
+        if isinstance(found, FootageError):
+            raise found
+        return found
+
+
+def side_by_side(
+    jobs: Sequence[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
+) -> Iterator[_Item]:
+    """Run the iterators of several jobs in threads, and yield their items job after job, as one thread would.
+
+    Args:
+        jobs: in the order of their items.
+        work: makes a job's iterator; what it raises is raised here.
+        workers: jobs that run at a time.
+        depth: items that each may be ahead.
+    """
+    stopped = threading.Event()
+    running: deque[tuple[queue.Queue[Any], threading.Thread]] = deque()
+    end = object()
+
+    def put(ahead: queue.Queue[Any], item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ahead.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run(job: _Job, ahead: queue.Queue[Any]) -> None:
+        try:
+            for item in work(job):
+                if not put(ahead, item):
+                    return
+            put(ahead, end)
+        except BaseException as error:
+            put(ahead, error)
+
+    waiting = iter(jobs)
+
+    def start_next() -> None:
+        for job in waiting:
+            ahead: queue.Queue[Any] = queue.Queue(maxsize=depth)
+            thread = threading.Thread(target=run, args=(job, ahead), name="decode", daemon=True)
+            thread.start()
+            running.append((ahead, thread))
+            return
+
+    try:
+        for _ in range(workers):
+            start_next()
+        while running:
+            ahead, thread = running[0]
+            while (item := ahead.get()) is not end:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+            running.popleft()
+            thread.join()
+            start_next()
+    finally:
+        stopped.set()
+        for _, thread in running:
+            thread.join()
+
+
+@contextmanager
+def in_order(take: Callable[[_Item], None], depth: int) -> Iterator[Callable[[_Item], None]]:
+    """Let a thread ``take`` items, one after another, at most ``depth`` behind.
+
+    The block gets the function that hands an item over. What ``take`` raises is raised by it, or at the end of the block;
+    the block ends when all items are taken, or, where it raises itself, at once.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    end = object()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        while (item := waiting.get()) is not end:
+            if not failed:
+                try:
+                    take(item)
+                except BaseException as error:
+                    failed.append(error)
+
+    def hand_over(item: _Item) -> None:
+        if failed:
+            raise failed[0]
+        waiting.put(item)
+
+    thread = threading.Thread(target=work, name="write", daemon=True)
+    thread.start()
+    try:
+        yield hand_over
+    except BaseException as error:
+        failed.append(error)  # what still waits is let go
+        raise
+    finally:
+        waiting.put(end)
+        thread.join()
+    if failed:
+        raise failed[0]

@@ -1,0 +1,161 @@
+"""Frames reach the detectors in full batches, in one order, whatever the threads do; what fails is raised."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from mining.config import Config
+from mining.decode_ahead import Shard, batches, in_order, side_by_side
+from mining.footage import Source
+from mining.progress import Clock
+from tests.mining.synthetic import NIGHT
+
+
+def video(
+    path: Path, frames: int, *, width: int = 64, height: int = 48, still_from: int | None = None
+) -> Path:
+    """A lossless video whose frame i is a grey of its own; from ``still_from`` on the picture stands still."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10, options={"crf": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(frames):
+            shown = i if still_from is None else min(i, still_from)
+            picture = np.full((height, width, 3), 20 + 11 * shown % 200, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def shard(path: Path, frames: int, size_px: tuple[int, int] = (64, 48)) -> Shard:
+    return Shard(path.stem, Source(str(path), "video"), NIGHT, path.stem, "x", np.arange(frames), size_px)
+
+
+def config(**detect: Any) -> Config:
+    settings = {"footage": {"paths": ["x"]}, "detector": [{"weights": "a.pt"}], "detect": detect}
+    return Config.model_validate_json(json.dumps(settings))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_fill_across_recordings_and_sizes_stay_apart(tmp_path: Path, workers: int) -> None:
+    shards = [
+        shard(video(tmp_path / "a.mp4", 5), 5),
+        shard(video(tmp_path / "b.mp4", 6), 6),
+        shard(video(tmp_path / "wide.mp4", 3, width=96), 3, (96, 48)),
+        shard(video(tmp_path / "c.mp4", 7), 7),
+        shard(tmp_path / "gone.mp4", 4),
+    ]
+    found = list(batches(shards, config(batch_size=4, decode_workers=workers), Clock()))
+    looked = [[(d.shard.key, d.frame.frame_index) for d in batch.look_at] for batch in found if batch.look_at]
+    assert looked == [
+        [("a", 0), ("a", 1), ("a", 2), ("a", 3)],
+        [("a", 4), ("b", 0), ("b", 1), ("b", 2)],
+        [("b", 3), ("b", 4), ("b", 5), ("c", 0)],
+        [("wide", 0), ("wide", 1), ("wide", 2)],
+        [("c", 1), ("c", 2), ("c", 3), ("c", 4)],
+        [("c", 5), ("c", 6)],
+    ]
+    lost = [d for batch in found for d in batch.others]
+    assert [(d.shard.key, d.frame.frame_index, d.frame.opened) for d in lost] == [
+        ("gone", i, False) for i in range(4)
+    ]
+    for batch in found:
+        for d in batch.look_at:
+            assert d.frame.rgb is not None
+            assert abs(int(d.frame.rgb[10, 10, 1]) - (20 + 11 * d.frame.frame_index % 200)) <= 3
+
+
+def test_a_standing_picture_is_looked_at_once_a_shard(tmp_path: Path) -> None:
+    path = video(tmp_path / "still.mp4", 12, still_from=4)
+    for skip, repeats in ((True, 7), (False, 0)):
+        found = list(batches([shard(path, 12)], config(batch_size=4, skip_repeats=skip), Clock()))
+        others = [d for batch in found for d in batch.others]
+        assert [(d.frame.frame_index, d.repeat_of) for d in others] == [
+            (i, 4) for i in range(12 - repeats, 12)
+        ]
+        assert all(d.quality is not None for d in others)
+
+
+def test_jobs_run_side_by_side_and_items_come_in_order() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def work(job: int) -> Iterator[tuple[int, int]]:
+        if job < 2:
+            both.wait()  # neither goes on before the other has begun
+        for i in range(30):
+            yield job, i
+
+    found = list(side_by_side(range(5), work, workers=2, depth=3))
+    assert found == [(job, i) for job in range(5) for i in range(30)]
+
+
+def test_no_job_runs_further_ahead_than_asked() -> None:
+    made = []
+
+    def work(job: int) -> Iterator[int]:
+        for i in range(100):
+            made.append((job, i))
+            yield i
+
+    items = side_by_side(range(3), work, workers=2, depth=4)
+    next(items)
+    time.sleep(0.3)
+    # One taken, four waiting and one in hand of the first; four and one of the second; nothing of the third.
+    assert sorted({job for job, _ in made}) == [0, 1]
+    assert len(made) <= 6 + 5
+    items.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_what_a_job_raises_is_raised_in_its_turn() -> None:
+    def work(job: int) -> Iterator[int]:
+        yield job
+        if job == 1:
+            raise ValueError("broken")
+
+    items = side_by_side(range(4), work, workers=3, depth=2)
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+
+
+def test_a_writer_takes_all_in_order_and_its_failure_stops_the_others() -> None:
+    taken: list[int] = []
+    with in_order(taken.append, depth=2) as hand_over:
+        for i in range(50):
+            hand_over(i)
+    assert taken == list(range(50))
+
+    def full(item: int) -> None:
+        if item == 3:
+            raise OSError("no space left")
+
+    handed = []
+
+    def hand_over_all() -> None:
+        with in_order(full, depth=1) as hand_over:
+            for i in range(1000):
+                hand_over(i)
+                handed.append(i)
+
+    with pytest.raises(OSError, match="no space left"):
+        hand_over_all()
+    assert len(handed) < 10
+
+
+def test_a_failure_of_the_block_is_not_hidden_by_the_writer() -> None:
+    def stopped() -> None:
+        with in_order(lambda _: None, depth=1) as hand_over:
+            hand_over(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
