@@ -16,7 +16,7 @@ import pyarrow as pa
 from mining.results import Rows, rows_of
 from mining.store import Store
 from mining.types import Nights, QueryError, UsageError
-from mining.views import connect, unreadable
+from mining.views import check_that_it_reads, connect, unreadable
 
 
 def query(
@@ -102,10 +102,6 @@ _GAP = r"(?>\s|--[^\r\n]*|/\*(?s:.*?)\*/)*+"
 _EXPLAIN = re.compile(rf"{_GAP}EXPLAIN\b{_GAP}(ANALY[SZ]E\b)?{_GAP}", re.IGNORECASE)
 # Words only: a quote among them could end elsewhere than it seems.
 _EXPLAIN_OPTIONS = re.compile(r"\([\w\s,]*\)")
-# In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
-_NOT_READING = re.compile(
-    r'"type":"(\w+)_QUERY_NODE"|"function_name":"(query|json_execute_serialized_sql)"', re.IGNORECASE
-)
 
 
 def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str]:
@@ -137,19 +133,8 @@ def _reading_statement(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, 
         duckdb.StatementType.EXPLAIN if words else duckdb.StatementType.SELECT
     ):
         raise QueryError("only reading is allowed here")
-    _check_that_it_reads(con, source)
+    check_that_it_reads(con, f"FROM {source}")
     return words, source
-
-
-def _check_that_it_reads(con: duckdb.DuckDBPyConnection, source: str) -> None:
-    """Look through the parsed query for what writes within a SELECT: statements in WITH, and functions that run a text."""
-    answer = con.execute("SELECT json_serialize_sql($text)", {"text": f"FROM {source}"}).fetchall()
-    tree = str(answer[0][0])
-    if not tree.startswith('{"error":false,'):
-        raise QueryError("only reading is allowed here, and this cannot be checked")
-    for statement, function in _NOT_READING.findall(tree):
-        what = statement or f"{function}(); write what it would run as a query of its own"
-        raise QueryError(f"only reading is allowed here, not {what}")
 
 
 def _kind(con: duckdb.DuckDBPyConnection, text: str) -> Any:

@@ -15,7 +15,8 @@ from mining.committee import Committee
 from mining.config import SelectConfig
 from mining.same_moment import AROUND_S, Footage
 from mining.store import sql_file
-from mining.types import FloatArray, UsageError
+from mining.types import FloatArray, QueryError, UsageError
+from mining.views import check_that_it_reads
 
 LATEST = 20_000
 """Frames given out that are compared with, to tell moments that are in a batch already: the work grows with them."""
@@ -70,11 +71,15 @@ def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
     for name, text in _expressions(select).items():
         what = "condition" if name.endswith("where") else "expression"
         try:
+            expression = duckdb.SQLExpression(text)  # DuckDB's words for what does not parse
+            check_that_it_reads(con, f"SELECT {text}")
             # Beside a column, so that an aggregate is refused; in an order, so that a type without one is.
-            found = one.select("frame_id", duckdb.SQLExpression(text)).order("2")
+            found = one.select("frame_id", expression).order("2")
             rows, kind = len(found.fetchall()), str(found.types[1])
         except duckdb.Error as error:
             raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
+        except QueryError as error:
+            raise UsageError(f"{name}: {error}") from None
         if rows != 1:
             raise UsageError(
                 f"{name} makes {rows} values of one frame: it must be one SQL {what} over `mined`, without unnest"

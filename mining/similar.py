@@ -21,7 +21,8 @@ from mining.footage import FootageError
 from mining.footage.discover import IMAGE_ENDINGS, ending
 from mining.footage.images import read_image
 from mining.store import Store, sql_file
-from mining.types import FloatArray, MiningError, UsageError
+from mining.types import FloatArray, MiningError, QueryError, UsageError
+from mining.views import check_that_it_reads
 
 _NEIGHBOURS_PER_ANSWER = 200
 """How many frames are looked through at first for each answer: the moments of 3 s at 30 Hz, and some."""
@@ -188,13 +189,17 @@ def _open_observations(con: duckdb.DuckDBPyConnection, committee: Committee, whe
         con.execute("CREATE TEMP VIEW looked_at AS FROM observations")
         return
     try:
+        condition = duckdb.SQLExpression(where)
+        check_that_it_reads(con, f"SELECT {where}")
         mine = con.sql(
             "FROM mined WHERE committee_id = $committee_id", params={"committee_id": committee.committee_id}
         )
-        mine.filter(duckdb.SQLExpression(where)).select("frame_id").create("wanted")
+        mine.filter(condition).select("frame_id").create("wanted")
     except duckdb.Error as error:
         text = " ".join(str(error).split())
         raise UsageError(f"--where is not one SQL condition over `mined`: {text}") from None
+    except QueryError as error:
+        raise UsageError(f"--where: {error}") from None
     con.execute("CREATE TEMP VIEW looked_at AS FROM observations SEMI JOIN wanted USING (frame_id)")
 
 

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from mining.schemas import TABLES
-from mining.types import MiningError, Nights, UsageError
+from mining.types import MiningError, Nights, QueryError, UsageError
 
 # What each view is, as its comment in DuckDB says it.
 VIEW_DOCS = {
@@ -34,6 +34,11 @@ VIEW_DOCS = {
     "exports": "one delivered image",
     "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen or exported",
 }
+
+# In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
+_NOT_READING = re.compile(
+    r'"type":"(\w+)_QUERY_NODE"|"function_name":"(query|json_execute_serialized_sql)"', re.IGNORECASE
+)
 
 STORAGE_VERSION = "v1.0.0"
 """Saved databases can be read by DuckDB from this release on."""
@@ -242,3 +247,18 @@ def _comments(kind: str) -> Iterator[str]:
 
 def _spill_folder() -> str:
     return str(Path(tempfile.gettempdir()) / f"mining-sql-{os.getpid()}")
+
+
+def check_that_it_reads(con: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Look through a parsed SELECT for what writes within one: statements in WITH, and functions that run a text.
+
+    Raises:
+        QueryError: there is such a thing, or the query does not parse as a SELECT.
+    """
+    answer = con.execute("SELECT json_serialize_sql($text)", {"text": query}).fetchall()
+    tree = str(answer[0][0])
+    if not tree.startswith('{"error":false,'):
+        raise QueryError("only reading is allowed here, and this cannot be checked")
+    for statement, function in _NOT_READING.findall(tree):
+        what = statement or f"{function}(); write what it would run as a query of its own"
+        raise QueryError(f"only reading is allowed here, not {what}")

@@ -422,6 +422,14 @@ def test_quotas_and_order_are_checked_as_sql_at_the_start(tmp_path: Path) -> Non
         ({"stratify_by": "unnest([1, 2])"}, "makes 2 values of one frame"),
         ({"quota": [{"by": "count(*)", "max": 1}]}, "select.quota.0.by .*GROUP BY"),
         ({"where": "camera"}, "of type VARCHAR"),
+        (
+            {"where": "EXISTS (WITH x AS (COPY (SELECT 1) TO '{file}') FROM x)"},
+            "only reading is allowed here, not COPY",
+        ),
+        (
+            {"where": "EXISTS (FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1')))"},
+            "only reading is allowed here, not json_execute_serialized_sql",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             select_batch.check(store, config(**wrong))
