@@ -340,9 +340,10 @@ def _remux(
                     assert packet.pts is not None
                     packet.dts, packet.pts, packet.stream = packet.dts + offset, packet.pts + offset, target
                     end = max(end, packet.dts + (packet.duration or 1))
+                    # Before it is written: that changes its times to the time base of the new file.
+                    done_s = float((packet.dts + (packet.duration or 1)) * stream.time_base)
                     out.mux(packet)
                     written += 1
-                    done_s = float((packet.dts + (packet.duration or 1)) * stream.time_base)
                     if written == packets or (seconds is not None and done_s >= seconds):
                         return
                 offset = end
