@@ -26,9 +26,7 @@ DETECT_VERSION = 3
 """Raise when the rows of this stage change for the same input."""
 
 
-def run(
-    store: Store, config: Config, recording_ids: Sequence[str], clock: Clock | None = None
-) -> StageReport:
+def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageReport:
     """Detect on every shard of these recordings that is not committed yet for the config's committee.
 
     Frames are decoded by threads of their own, shards are written by another; this one keeps the detectors busy.

@@ -1,4 +1,4 @@
--- One row a night: what came in, how far it got, what failed.
+-- One row a night: what came in, how far it got, what failed. A frame counts once, whatever committees and batches hold it.
 WITH nights AS (
     SELECT night, count(*) AS recordings, count_if(status = 'partial') AS partial,
            count_if(status = 'unreadable') AS unreadable
@@ -6,11 +6,11 @@ WITH nights AS (
 ),
 per_frame AS (SELECT night, count(*) AS frames FROM frames GROUP BY night),
 looked AS (
-    SELECT night, count(DISTINCT frame_id) AS detected, count_if(status = 'failed') AS failed
+    SELECT night, count(DISTINCT frame_id) AS detected, count(DISTINCT frame_id) FILTER (status = 'failed') AS failed
     FROM observations GROUP BY night
 ),
 scored AS (SELECT night, count(DISTINCT frame_id) AS scored FROM scores GROUP BY night),
-picked AS (SELECT f.night, count(*) AS chosen FROM selections AS s JOIN frames AS f USING (frame_id) GROUP BY f.night)
+picked AS (SELECT night, count(*) AS chosen FROM frames SEMI JOIN selections USING (frame_id) GROUP BY night)
 SELECT
     night, recordings, partial, unreadable,
     coalesce(frames, 0) AS frames,

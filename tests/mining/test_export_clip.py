@@ -299,6 +299,7 @@ def test_wrong_use_is_one_line(night: Night) -> None:
         ([scene[:-1]], "x.mp4", f"did you mean {scene}"),
         (["'; DROP TABLE scenes; --"], "x.mp4", f"the latest: {scene}"),
         ([scene], "file", "is a file, and not called .mp4"),
+        ([scene], "crash.avi", "clips are MP4"),
     ):
         with pytest.raises(UsageError, match=words):
             night.clip(scene_ids, to)

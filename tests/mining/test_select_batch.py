@@ -15,7 +15,7 @@ import pytest
 from mining import candidates, select_batch
 from mining.committee import Committee
 from mining.config import Config
-from mining.store import Store
+from mining.store import Store, sql_file
 from mining.types import UsageError, frame_id
 from tests.mining.synthetic import (
     COMMITTEE,
@@ -511,6 +511,16 @@ def test_the_random_arm_has_its_share_of_a_batch_that_falls_short(tmp_path: Path
     assert 30 <= len(arms) <= 40
     assert arms.count("random") in {3, 4}
     assert "fewer than its budget of 5000" in report.problems[0]
+
+
+def test_status_counts_a_frame_of_two_batches_once(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.5] * 4))
+    for seed in (0, 1):
+        _, batch = select(store, config(budget=4, min_gap_s=0.0, exclude_chosen=False, seed=seed))
+        assert len(chosen(store, batch)) == 4
+    with store.connect() as con:
+        [night] = con.sql(sql_file("status")).to_arrow_table().to_pylist()
+    assert (night["frames"], night["chosen"], night["failed_frames"]) == (4, 4, 0)
 
 
 def test_an_unknown_strategy_names_the_known_ones(tmp_path: Path) -> None:
