@@ -9,6 +9,7 @@ Each member of the committee has its own colour; boxes at or above --confidence 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,10 @@ def main() -> None:
             "WHERE confidence >= ?",
             [options.batch, min(options.candidates, options.confidence)],
         ).fetchall()
+    if not frames:
+        sys.exit(
+            f"no image of a batch {options.batch} is exported from {options.store}; run `mining export` first"
+        )
     detectors = sorted({row[1] for row in boxes})
     options.out.mkdir(parents=True, exist_ok=True)
     tiles = [
