@@ -35,9 +35,10 @@ _KNOWS = pa.schema([("detector", pa.string()), ("class", pa.string()), ("class_i
 
 def check(config: Config) -> None:
     """Refuse, before hours of work, settings that this stage would refuse after them."""
-    unknown = sorted(set(config.export.vendors) - set(VENDORS))
+    known = sorted(name for name, vendor in VENDORS.items() if vendor.write_manifest)
+    unknown = sorted(set(config.export.vendors) - set(known))
     if unknown:
-        raise UsageError(f"export.vendors: unknown {unknown[0]!r}; known: {', '.join(sorted(VENDORS))}")
+        raise UsageError(f"export.vendors: unknown {unknown[0]!r}; known: {', '.join(known)}")
 
 
 def run(
@@ -98,7 +99,9 @@ def run(
             ),
         )
         for vendor in config.export.vendors:
-            VENDORS[vendor](delivery, partial)
+            write_manifest = VENDORS[vendor].write_manifest
+            assert write_manifest is not None  # `check` has seen to that
+            write_manifest(delivery, partial)
         report.problems += [f"{name}: not delivered: {reason}" for name, reason in sorted(errors.items())]
         if errors and folder.exists():
             shutil.rmtree(partial)
@@ -243,6 +246,7 @@ def _image(
     return DeliveredImage(
         **{name: row[name] for name in columns},
         file_name=_file_name(row["frame_id"], export),
+        uri=_file_name(row["frame_id"], export),
         sha256=written.sha256,
         width_px=written.width_px,
         height_px=written.height_px,

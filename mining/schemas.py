@@ -310,6 +310,106 @@ EXPORTS = _table(
     ("error", pa.string(), "why the image could not be written"),
 )
 
+LABELS = _table(
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), ""),
+    ("import_id", pa.string(), "the delivery that brought it; the view `truth` holds each frame's newest"),
+    ("vendor", pa.string(), "the format that it came in"),
+    ("annotator", pa.string(), "who drew it; NULL where the delivery does not say, and where is_fused"),
+    ("label_index", pa.int32(), "from 0 in a frame and import; NULL where the frame is labelled as empty"),
+    ("class", pa.string(), "fleet class; NULL where the frame is labelled as empty"),
+    ("vendor_class", pa.string(), "as the vendor wrote it"),
+    ("x1_px", _F32, "in pixels of the source frame"),
+    ("y1_px", _F32, ""),
+    ("x2_px", _F32, ""),
+    ("y2_px", _F32, ""),
+    ("ignore", pa.bool_(), "a crowd or a difficult object: neither finding it nor missing it counts"),
+    ("is_fused", pa.bool_(), "made from the boxes of several annotators"),
+    (
+        "is_truth",
+        pa.bool_(),
+        "counts as the frame's truth; false for one annotator's view where several drew",
+    ),
+    ("agreement", _F32, "share of the frame's annotators who drew it; NULL where there was one"),
+    (
+        "location_quality",
+        _F32,
+        "0..1, low: the committee sees the object elsewhere (ObjectLab); NULL where it says nothing",
+    ),
+    (
+        "class_quality",
+        _F32,
+        "0..1, low: the committee sees another class there (ObjectLab); NULL where it says nothing",
+    ),
+    ("imported_at", _TIME, ""),
+)
+
+OVERLOOKED = _table(
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), ""),
+    ("import_id", pa.string(), ""),
+    ("class", pa.string(), "fleet class of an object that the committee sees and no label has"),
+    ("confidence", _F32, "mean over the members that know the class"),
+    ("x1_px", _F32, ""),
+    ("y1_px", _F32, ""),
+    ("x2_px", _F32, ""),
+    ("y2_px", _F32, ""),
+    ("detectors", pa.list_(pa.string()), "members that saw it"),
+    ("overlooked_quality", _F32, "0..1, low: more likely overlooked by the labelers (ObjectLab)"),
+)
+
+LABEL_REJECTS = _table(
+    ("batch_id", pa.string(), ""),
+    ("import_id", pa.string(), ""),
+    ("vendor", pa.string(), ""),
+    ("place", pa.string(), "file and record of the delivery"),
+    ("kind", pa.string(), "a key of mining.vendors.labels.KINDS"),
+    ("reason", pa.string(), "for people"),
+    ("frame_id", pa.string(), "NULL where no frame was found"),
+)
+
+ANNOTATORS = _table(
+    ("batch_id", pa.string(), ""),
+    ("import_id", pa.string(), ""),
+    ("annotator", pa.string(), "'' where the delivery does not say"),
+    ("class", pa.string(), "fleet class"),
+    ("frames", pa.int32(), "frames that this annotator and at least one other labelled"),
+    ("boxes", pa.int32(), "boxes drawn there"),
+    (
+        "agreed",
+        pa.int32(),
+        "of these, boxes that became part of a fused box that counts as truth, of this class",
+    ),
+    ("missed", pa.int32(), "fused boxes of this class, in those frames, that the annotator did not draw so"),
+    ("mean_iou", pa.float64(), "of the agreed boxes with the fused ones; NULL where none agreed"),
+    (
+        "agreement",
+        pa.float64(),
+        "agreed / (boxes + missed): 1 is full agreement; NULL where there is nothing",
+    ),
+)
+
+YIELDS = _table(
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), ""),
+    ("import_id", pa.string(), "the labels that it was measured against"),
+    ("committee_id", pa.string(), "the committee that chose the frame"),
+    ("detector", pa.string(), "the member whose errors are counted: the primary"),
+    ("arm", pa.string(), "as in selections"),
+    ("objects", pa.int32(), "labelled boxes that count"),
+    (
+        "boxes",
+        pa.int32(),
+        "what the detector saw at its threshold, of the classes that labels and detector know",
+    ),
+    ("missed", pa.int32(), "objects that it did not see"),
+    ("false_alarms", pa.int32(), "boxes where nothing is"),
+    ("misplaced", pa.int32(), "right class, overlap of .1 to .5"),
+    ("wrong_class", pa.int32(), "right place, wrong class"),
+    ("errors", pa.int32(), "sum of the four"),
+    ("measured_at", _TIME, ""),
+)
+
 TABLES: dict[str, pa.Schema] = {
     "recordings": RECORDINGS,
     "frames": FRAMES,
@@ -321,4 +421,9 @@ TABLES: dict[str, pa.Schema] = {
     "selections": SELECTIONS,
     "slices": SLICES,
     "exports": EXPORTS,
+    "labels": LABELS,
+    "overlooked": OVERLOOKED,
+    "label_rejects": LABEL_REJECTS,
+    "annotators": ANNOTATORS,
+    "yields": YIELDS,
 }

@@ -40,6 +40,8 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "scenes": ("scenes",),
     "select": ("slices", "selections"),
     "export": ("exports",),
+    "import": ("annotators", "label_rejects", "overlooked", "labels"),
+    "measure": ("yields",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
 sql_file = views.sql_file

@@ -32,7 +32,13 @@ VIEW_DOCS = {
     "selections": "one chosen frame of a batch",
     "slices": "one quota of a batch: what was wanted of a slice, and what came",
     "exports": "one delivered image",
-    "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen or exported",
+    "labels": "one labelled box of any delivery, or one frame labelled as empty; `truth` holds those that stand",
+    "overlooked": "one object that the committee sees and a delivery's labels lack",
+    "label_rejects": "one thing of a delivery that was not taken in, and why",
+    "annotators": "one annotator's agreement with the others on one class, in one delivery",
+    "yields": "one labelled frame: the errors that the primary detector had made in it",
+    "truth": "one labelled box that counts, or one frame labelled as empty: each frame's newest delivery, annotators fused",
+    "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen, exported, labelled",
 }
 
 # In DuckDB's JSON of a parsed query, where quotes within names and texts are escaped.
@@ -46,7 +52,18 @@ STORAGE_VERSION = "v1.0.0"
 # A night's scenes bear the same key in every store, so they are told apart row by row and not by key.
 _SAME_KEY_OTHER_ROWS = {"scenes"}
 # A frame that was chosen or exported in a later night has been chosen nevertheless. These are small.
-_OF_BATCHES = {"selections", "slices", "exports"}
+_OF_BATCHES = {
+    "selections",
+    "slices",
+    "exports",
+    "labels",
+    "overlooked",
+    "label_rejects",
+    "annotators",
+    "yields",
+}
+# Views that name other views.
+_OVER_TABLES = ("mined", "truth")
 # A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
 _CUT = {"detections", "observations"}
 _SHARD_NUMBER = re.compile(r"-\d{4,}\.parquet$")
@@ -235,14 +252,14 @@ def _source(table: str, files: list[Path]) -> str:
 
 
 def _over_tables() -> list[str]:
-    """Make ``mined`` and the macros, which name tables and no files."""
-    mined = f"CREATE OR REPLACE VIEW mined AS\n{sql_file('mined').strip()}"
-    return [mined, sql_file("macros").strip().removesuffix(";")]
+    """Make the views over views and the macros, which name tables and no files."""
+    made = [f"CREATE OR REPLACE VIEW {name} AS\n{sql_file(name).strip()}" for name in _OVER_TABLES]
+    return [*made, sql_file("macros").strip().removesuffix(";")]
 
 
 def _comments(kind: str) -> Iterator[str]:
     for name, doc in VIEW_DOCS.items():
-        yield f'COMMENT ON {"VIEW" if name == "mined" else kind} "{name}" IS {quoted(doc)}'
+        yield f'COMMENT ON {"VIEW" if name in _OVER_TABLES else kind} "{name}" IS {quoted(doc)}'
 
 
 def _spill_folder() -> str:

@@ -18,7 +18,8 @@ SELECT
     o.status,
     o.error,
     EXISTS (FROM selections AS c WHERE c.frame_id = f.frame_id) AS chosen,
-    EXISTS (FROM exports AS e WHERE e.frame_id = f.frame_id AND e.status = 'ok') AS exported
+    EXISTS (FROM exports AS e WHERE e.frame_id = f.frame_id AND e.status = 'ok') AS exported,
+    EXISTS (FROM labels AS l WHERE l.frame_id = f.frame_id) AS labelled
 FROM frames AS f
 JOIN recordings AS r ON r.recording_id = f.recording_id
 LEFT JOIN scores AS s ON s.frame_id = f.frame_id AND s.night = f.night

@@ -1,16 +1,29 @@
-"""Manifests for annotation vendors. A new vendor is one file and one entry in ``VENDORS``."""
+"""Formats of annotation vendors. A new one is one file and one entry in ``VENDORS``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mining.vendors import coco, csv, jsonl
 from mining.vendors.delivery import Delivery
+from mining.vendors.labels import Labels, Sent
 
-VENDORS: dict[str, Callable[[Delivery, Path], None]] = {
-    "coco": coco.write_manifest,
-    "csv": csv.write_manifest,
-    "jsonl": jsonl.write_manifest,
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """One format, out and back; None where it has no such direction."""
+
+    write_manifest: Callable[[Delivery, Path], None] | None
+    """(delivery, its folder): writes the manifest."""
+    read_labels: Callable[[Sequence[Path], Sent], Labels] | None
+    """(files or folders of a delivery, the batch as it went out): reads it. Raises ``labels.DeliveryError``."""
+
+
+VENDORS: dict[str, Vendor] = {
+    "coco": Vendor(coco.write_manifest, None),
+    "csv": Vendor(csv.write_manifest, None),
+    "jsonl": Vendor(jsonl.write_manifest, None),
 }
-"""Format name -> writer of its manifest into the delivery's folder."""
+"""Format name -> how it is written and read."""

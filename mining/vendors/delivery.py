@@ -19,6 +19,8 @@ class PreAnnotation:
     y2_px: float
     detectors: tuple[str, ...]
     """Members that saw it."""
+    in_doubt: bool = False
+    """Not all members that know the class saw it, or not surely: marked for the labeler, where it is delivered at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class DeliveredImage:
     frame_id: str
     file_name: str
     """Relative to the delivery's folder, with forward slashes."""
+    uri: str
+    """Where the vendor finds the image: ``file_name``, or made from the config's template."""
     sha256: str
     width_px: int
     height_px: int
