@@ -309,7 +309,10 @@ def _same_moment(
     rows = pc.index_in(looked_at, value_set=names).drop_null().to_numpy().astype(np.int64)
     if not len(rows) or names[rows[0]].as_py() != frame["frame_id"]:
         return []
-    same = SameMoments(footage, np.concatenate([given_out, rows[1:]])).of(rows[:1]).get(int(rows[0]), set())
+    moments = SameMoments(footage, np.concatenate([given_out, rows[1:]]))
+    # The choice had asked for other frames of the recording too, and so learned what footage it shares.
+    moments.of(np.flatnonzero(footage.recording == footage.recording[rows[0]]))
+    same = moments.of(rows[:1]).get(int(rows[0]), set())
     if same & set(given_out.tolist()):
         return [
             "an earlier batch holds its moment: the same footage was uploaded twice (select.same_moment_once)"

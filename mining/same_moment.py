@@ -45,6 +45,10 @@ OWN_S, OWN_SIMILARITY = 8.0, 0.6
 """Within one recording (edited footage shows a scene again) frames nearer than this are not compared, and the mean cosine
 must be higher: a monotonous road goes on looking like itself."""
 
+REPLAY_S = 3.0
+"""Within one recording, frames that show the same place of another upload are a scene shown again where the time between them
+differs by this much from the time between those places; played on, it would be the same."""
+
 _SHIFT_SLOTS = round(SAME_S / SLOT_S)
 _REACH_SLOTS = round(REACH_S / SLOT_S)
 _SPAN = 2 * _REACH_SLOTS + 1
@@ -105,6 +109,9 @@ class SameMoments:
         self._known = given_out
         self._moments = _moments(footage, given_out)
         self._same: dict[int, set[int]] = {}
+        # (recording, another that shares footage with it) -> its rows known so far, and those that the other shows, with when.
+        self._looked: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._shown: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
     def of(self, rows: NDArray[np.int64]) -> dict[int, set[int]]:
         """For each of these rows of the footage that has any: the rows given or asked for so far that show its moment."""
@@ -112,11 +119,42 @@ class SameMoments:
         moments = _moments(self.footage, new)
         self._known = np.concatenate([self._known, new])
         self._moments = np.concatenate([self._moments, moments])
-        i, j = _pairs(self.footage, new, moments, self._known, self._moments)
-        for one, other in zip(new[i].tolist(), self._known[j].tolist(), strict=True):
+        i, j, _ = _pairs(self.footage, new, moments, self._known, self._moments)
+        self._remember(new[i], self._known[j])
+        self._look_closer(new[i], self._known[j])
+        return {row: self._same[row] for row in rows.tolist() if row in self._same}
+
+    def _remember(self, ones: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+        for one, other in zip(ones.tolist(), others.tolist(), strict=True):
             self._same.setdefault(one, set()).add(other)
             self._same.setdefault(other, set()).add(one)
-        return {row: self._same[row] for row in rows.tolist() if row in self._same}
+
+    def _look_closer(self, ones: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+        """Find when each of two recordings that share footage shows the known rows of the other; pair rows by that.
+
+        Two frames beside a cut or an end have few pictures to compare, fewer still where they lie 2 s apart. But each has a
+        best counterpart among *all* frames of the other recording, and its time tells which frames are near.
+        """
+        recording, time_s = self.footage.recording, self.footage.time_s
+        none = np.zeros(0, np.int64), np.zeros(0)
+        for a, b in {*zip(recording[ones].tolist(), recording[others].tolist(), strict=True)}:
+            if a != b:
+                self._looked.setdefault((a, b), none[0])
+                self._looked.setdefault((b, a), none[0])
+        known_of = recording[self._known]
+        for (a, b), looked in self._looked.items():
+            known, known_there = self._known[known_of == a], self._known[known_of == b]
+            new = np.setdiff1d(known, looked)
+            i, shown_s = _shown_at(self.footage, new, np.arange(*np.searchsorted(recording, [b, b + 1])))
+            before, before_s = self._shown.get((a, b), none)
+            row, at_s = np.concatenate([before, new[i]]), np.concatenate([before_s, shown_s])
+            self._looked[a, b], self._shown[a, b] = known, (row, at_s)
+            x, y = np.nonzero(np.abs(at_s[:, None] - time_s[known_there]) <= SAME_S)
+            self._remember(row[x], known_there[y])
+            # Of one recording: the other shows both at once, and yet they are further apart.
+            between_s, shown_between_s = (np.abs(t[:, None] - t) for t in (time_s[row], at_s))
+            x, y = np.nonzero((shown_between_s <= SAME_S) & (between_s - shown_between_s >= REPLAY_S))
+            self._remember(row[x], row[y])
 
 
 def first_of_each(rows: Sequence[int], same: Mapping[int, set[int]], taken: set[int]) -> NDArray[np.bool_]:
@@ -142,7 +180,24 @@ def same_moment_pairs(
         frames: [n] rows of the footage.
         others: [m] rows of the footage; may hold the same ones. A frame is no pair with its own recording nearby.
     """
-    return _pairs(footage, frames, _moments(footage, frames), others, _moments(footage, others))
+    i, j, _ = _pairs(footage, frames, _moments(footage, frames), others, _moments(footage, others))
+    return i, j
+
+
+def _shown_at(
+    footage: Footage, frames: NDArray[np.int64], others: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """When another recording shows a frame: ([p] positions in ``frames``, [p] seconds), several where it does so again."""
+    moments = _moments(footage, frames)
+    found = [(np.zeros(0, np.int64), np.zeros(0))]
+    for first in range(0, len(others) if len(frames) else 0, _BLOCK):
+        there = others[first : first + _BLOCK]
+        i, j, shift_s = _pairs(footage, frames, moments, there, _moments(footage, there))
+        # At the largest shift the best one may lie further on: then a frame nearer to it tells.
+        inner = np.abs(shift_s) < SAME_S
+        found.append((i[inner], footage.time_s[there[j[inner]]] - shift_s[inner]))
+    rows, at_s = (np.concatenate(side) for side in zip(*found, strict=True))
+    return rows, at_s
 
 
 def _pairs(
@@ -151,11 +206,12 @@ def _pairs(
     moments: FloatArray,
     others: NDArray[np.int64],
     other_moments: FloatArray,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``same_moment_pairs``, given ``_moments`` of both."""
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = [
-        (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    ]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """``same_moment_pairs``, given ``_moments`` of both; and [p] the shift of each pair at which it is most alike, seconds.
+
+    A frame shows what the other recording shows ``shift`` earlier than at the other frame.
+    """
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     if len(footage) < MIN_ROWS:
         return found[0]
     screened = _SHIFT_SLOTS + np.arange(0, _SPAN, _SCREEN_EVERY)
@@ -174,11 +230,11 @@ def _pairs(
             apart = ~own | (np.abs(footage.time_s[mine[i]] - footage.time_s[theirs[j]]) >= OWN_S)
             i, j, own = i[apart], j[apart], own[apart]
             least = np.where(own, OWN_SIMILARITY, MIN_SIMILARITY)
-            same = _change_alike(moments_here, i, moments_there, j, least)
-            found.append((i[same] + start, j[same] + first))
-    i, j = (np.concatenate(side) for side in zip(*found, strict=True))
+            same, shift_s = _change_alike(moments_here, i, moments_there, j, least)
+            found.append((i[same] + start, j[same] + first, shift_s[same]))
+    i, j, shift_s = (np.concatenate(side) for side in zip(*found, strict=True))
     order = np.lexsort((j, i))
-    return i[order], j[order]
+    return i[order], j[order], shift_s[order]
 
 
 def _changes(
@@ -251,9 +307,12 @@ def _change_alike(
     b: FloatArray,
     j: NDArray[np.int64],
     least: NDArray[np.floating],
-) -> NDArray[np.bool_]:
-    """Whether rows i of a and j of b change alike, by a mean cosine of ``least``, at any shift of up to SAME_S: [p]."""
-    same = np.zeros(len(i), np.bool_)
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Whether rows i of a and j of b change alike, by a mean cosine of ``least``, at any shift of up to SAME_S: [p].
+
+    And the shift at which they do so most, in seconds: [p].
+    """
+    most, shift_s = np.zeros(len(i)), np.zeros(len(i))
     for start in range(0, len(i), _BLOCK):
         part = slice(start, start + _BLOCK)
         mine, theirs = a[i[part]], b[j[part], _SHIFT_SLOTS : _SHIFT_SLOTS + _SPAN]
@@ -267,5 +326,8 @@ def _change_alike(
                 n = both[:, side].sum(axis=1)
                 mean = cosine[:, side].sum(axis=1) / np.maximum(n, 1)
                 bar = np.maximum(least[part], MIN_EVIDENCE / np.sqrt(np.maximum(n, 1)))
-                same[part] |= (n >= MIN_SLOTS) & (mean >= bar)
-    return same
+                evidence = np.where((n >= MIN_SLOTS) & (mean >= bar), mean * np.sqrt(n), 0)
+                better = evidence > most[part]
+                most[part] = np.where(better, evidence, most[part])
+                shift_s[part] = np.where(better, (shift - _SHIFT_SLOTS) * SLOT_S, shift_s[part])
+    return most > 0, shift_s

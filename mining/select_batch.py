@@ -25,7 +25,7 @@ from mining.store import Store, digest, sql_file
 from mining.strategies import STRATEGIES
 from mining.types import FloatArray, StageReport, UsageError
 
-SELECT_VERSION = 3
+SELECT_VERSION = 4
 """Raise when the rows of this stage change for the same input."""
 
 

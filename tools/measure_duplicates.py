@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
 
 from mining.config import SelectConfig
-from mining.same_moment import SAME_S, SLOT_S, Footage, SameMoments, first_of_each, same_moment_pairs
+from mining.same_moment import SAME_S, SLOT_S, Footage, SameMoments, first_of_each
 from mining.signals.quality import hamming
 from mining.store import Store
 
@@ -155,14 +155,12 @@ def measure(stores: list[Path]) -> dict[str, Any]:
     seen = [recording for store in stores for recording in read(store)]
     names = [recording.name for recording in seen]
     position = np.concatenate([np.full(len(r.time_s), n, np.int64) for n, r in enumerate(seen)])
-    footage = Footage(
-        position, np.concatenate([r.time_s for r in seen]), np.concatenate([r.embedding for r in seen])
-    )
+    embedding = np.concatenate([r.embedding for r in seen])
+    footage = Footage(position, np.concatenate([r.time_s for r in seen]), embedding)
     hashes = np.concatenate([r.perceptual_hash for r in seen])
-    everything = np.arange(len(footage))
     rules = {
-        "picture": picture_pairs(hashes, footage.embedding),
-        "moment": same_moment_pairs(footage, everything, everything),
+        "picture": picture_pairs(hashes, embedding),
+        "moment": moment_pairs(footage),
     }
     rules["either"] = tuple(np.concatenate(side) for side in zip(*rules.values(), strict=True))  # type: ignore[assignment]
     found: dict[str, dict[str, list[float]]] = {}
@@ -232,6 +230,14 @@ def offsets_s(name: str, other: str) -> tuple[float, ...]:
     return tuple(start - offset for offset in EDITED.get((clip_2, clip), ()))
 
 
+def moment_pairs(footage: Footage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs by mining.same_moment, where every frame is in the pool."""
+    same = SameMoments(footage, np.zeros(0, np.int64)).of(np.arange(len(footage)))
+    pairs = [(row, other) for row, others in same.items() for other in others]
+    i, j = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    return i, j
+
+
 def picture_pairs(
     hashes: NDArray[np.uint64], embedding: NDArray[np.floating]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -250,8 +256,7 @@ def halves_false(seen: list[Seen]) -> dict[str, int]:
     footage = Footage(
         number, np.concatenate([r.time_s for r in clips]), np.concatenate([r.embedding for r in clips])
     )
-    everything = np.arange(len(footage))
-    i, j = same_moment_pairs(footage, everything, everything)
+    i, j = moment_pairs(footage)
     a, b = number[i], number[j]
     across = (a < b) & (a // 2 == b // 2)
     # The replay at the end of an edited clip is no false alarm.

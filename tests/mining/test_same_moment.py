@@ -196,3 +196,40 @@ def test_the_clips_that_share_footage_are_found_and_no_others(shared_data: Path)
     off = frames.time_s[j[pair]] - frames.time_s[i[pair]] - 84 / 30
     assert np.abs(off).max() <= same_moment.SAME_S + 2.5 * same_moment.SLOT_S
     assert abs(np.median(off)) <= 1.0
+
+
+def test_what_an_upload_shows_at_its_very_end_is_known_by_the_frames_that_lead_up_to_it() -> None:
+    """What the other upload shows 1 s to 2 s later has too few pictures in common with it to be told by these alone."""
+    alone, known = 0, 0
+    for seed in range(1, 7):
+        grainy = 0.06 * np.random.default_rng(seed).standard_normal((25, 48))
+        at_s, short = look(drive(seed)[: 12 * FINE_HZ + FINE_HZ // 2], upload=1)
+        frames = footage(look(drive(seed)), (at_s, short + grainy), look(drive(seed + 10)))
+        whole, cut = rows(frames, 0), rows(frames, 1)
+        last, later = cut[-1:], whole[26:29]  # at 12 s; 13 s to 14 s
+        alone += len(same_moment_pairs(frames, later, last)[0])
+        moments = SameMoments(frames, np.zeros(0, np.int64))
+        moments.of(np.array([whole[12], cut[12]]))  # by this the footage is known to be shared
+        same = moments.of(np.concatenate([last, later, whole[33:]]))
+        assert int(last[0]) in same
+        known += len(same[int(last[0])] & set(later.tolist()))
+        assert not same[int(last[0])] & set(whole[33:].tolist())
+    assert alone < 12
+    assert known == 3 * 6
+
+
+def test_a_scene_shown_again_within_seconds_is_told_by_the_other_upload() -> None:
+    seen = drive(3, seconds=60)
+    edited = np.concatenate(
+        [seen[: 30 * FINE_HZ], seen[24 * FINE_HZ : 40 * FINE_HZ]]
+    )  # 24 s..30 s again, 6 s later
+    frames = footage(look(seen), look(edited, upload=1), look(drive(4)), look(drive(5)))
+    whole, again = rows(frames, 0), rows(frames, 1)
+    first, second = again[2 * 27], again[2 * 33]  # both are 27 s
+    alone = SameMoments(frames, np.zeros(0, np.int64))
+    assert int(second) not in alone.of(np.array([first, second])).get(int(first), set())
+    moments = SameMoments(frames, np.zeros(0, np.int64))
+    moments.of(np.array([whole[2 * 27]]))
+    assert int(second) in moments.of(np.array([first, second]))[int(first)]
+    played_on = again[2 * 10], again[2 * 11]
+    assert not moments.of(np.array(played_on)).get(int(played_on[0]), set()) & {int(played_on[1])}
