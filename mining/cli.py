@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import click
 
 import mining
 from mining.text import one_line, printable
-from mining.types import MiningError, QueryError, UsageError, nights_of
+from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
 
 if TYPE_CHECKING:
     from mining.config import Config
@@ -30,7 +31,12 @@ _DEBIAN_PACKAGES = {
 
 
 def main() -> None:
-    """Run the command line; every expected failure is one line on standard error."""
+    """Run the command line; every expected failure is one line on standard error.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but no batch or too many failed, 75 try again later, 130 and 143
+    stopped by Ctrl-C and SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -38,15 +44,18 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, Terminated) as stop:
         _say("stopped; what was committed stays, and the same command goes on from there")
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
     except QueryError as error:  # several lines: the message points into the query
         click.echo(printable(f"mining: error: {error}"), err=True)
         sys.exit(2)
     except UsageError as error:
         _say(f"error: {error}")
         sys.exit(2)
+    except TemporaryError as error:
+        _say(f"error: {error}")
+        sys.exit(75)
     except MiningError as error:
         _say(f"error: {error}")
         sys.exit(1)
@@ -65,6 +74,10 @@ def main() -> None:
             raise
         _say(f"error: {known}")
         sys.exit(1)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _known(error: Exception) -> Exception | None:
@@ -140,8 +153,10 @@ _json_option = click.option(
 def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run the nightly job: index, detect, score, scenes, select, export.
 
-    Only what is not committed yet is done; a second run has nothing to do and says so. Exit code 3 where no batch could
-    be made.
+    Only what is not committed yet is done; a second run has nothing to do and says so.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use or config, 3 done but no batch could be made or too many failed
+    (run.max_failed_share), 75 try again later (no space, another job), 130 and 143 stopped.
 
     Example: mining run configs/nightly.toml --set select.budget=2000
     """
@@ -150,7 +165,7 @@ def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     night = pipeline.run_night(_load(config_path, overrides))
     if as_json:
         click.echo(json.dumps(night.as_dict(), default=str))
-        raise click.exceptions.Exit(0 if night.batch_id else 3)
+        raise click.exceptions.Exit(3 if night.batch_id is None or night.too_many_failed else 0)
     _show_problems(night.problems)
     if night.nothing_to_do:
         click.echo(f"Nothing to do: everything was mined before ({night.seconds:.1f} s).")
@@ -158,6 +173,12 @@ def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo("No batch was made.")
         raise click.exceptions.Exit(3)
     click.echo(f"Batch {printable(night.batch_id)}: {printable(night.batch_folder or '')}")
+    if night.too_many_failed:
+        _say(
+            f"too many failed: {night.failed_recordings} of {night.recordings} recordings, {night.failed_frames} of "
+            f"{night.frames} frames (run.max_failed_share); `mining status --config {config_path}` names them"
+        )
+        raise click.exceptions.Exit(3)
 
 
 def _stage_command(name: str, text: str, example: str) -> None:
@@ -630,6 +651,81 @@ def migrate(store_path: Path, as_json: bool) -> None:
 
     report = migrating.run(store_path)
     click.echo(json.dumps(asdict(report)) if as_json else printable(report.text()))
+
+
+@cli.command()
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.option(
+    "--retract", is_flag=True, help="Take damaged shards back, so that the next run makes them again."
+)
+@_json_option
+def verify(store_path: Path, retract: bool, as_json: bool) -> None:
+    """Read the whole store again: every file must be as it was committed. Exit code 1 where one is not.
+
+    Example: mining verify /data/store --retract
+    """
+    from dataclasses import asdict
+
+    from mining import housekeeping
+    from mining.store import Store
+
+    store = Store(store_path)
+    shards, damage = housekeeping.verify(store)
+    retracted = 0
+    if retract and damage:
+        with store.writing():
+            retracted = housekeeping.retract(store, damage)
+    if as_json:
+        found = {"shards": shards, "damaged": [asdict(one) for one in damage], "retracted": retracted}
+        click.echo(json.dumps(found, default=str))
+    else:
+        _show_problems([one.reason for one in damage])
+        click.echo(
+            f"{shards} shards, {len({(d.stage, d.night, d.key) for d in damage})} damaged, {retracted} taken back"
+        )
+    for_people = [one for one in damage if not one.is_made_again]
+    if for_people and retract:
+        _say(
+            f"{len(for_people)} hold what no run can make again (batches, exports, labels): bring them back from a copy"
+        )
+    if damage:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.option(
+    "--committee", "committees", multiple=True, metavar="ID",
+    help="Also take away the detections, scores and scenes of this committee; may be given again. Batches stay.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_json_option
+def gc(store_path: Path, committees: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Take away what nobody reads: files of killed jobs, rows without a commit, and committees on request.
+
+    Example: mining gc /data/store --dry-run
+    """
+    from mining import housekeeping
+    from mining.store import Store
+
+    store = Store(store_path)
+    with store.writing():
+        found = housekeeping.garbage(store, committees)
+        if not dry_run:
+            housekeeping.collect(store, found)
+    if as_json:
+        counts = {
+            "files": len(found.files),
+            "shards": len(found.shards),
+            "size_bytes": found.size_bytes,
+            "dry_run": dry_run,
+        }
+        click.echo(json.dumps(counts))
+        return
+    click.echo(
+        f"{'Would free' if dry_run else 'Freed'} {found.size_bytes / 1e6:.1f} MB: {len(found.files)} files without a commit, "
+        f"{len(found.shards)} shards of committees"
+    )
 
 
 @cli.command("config")

@@ -65,6 +65,13 @@ class DetectConfig(_Section):
     """Boxes of two members are the same object from this overlap on."""
 
 
+class RunConfig(_Section):
+    """When a night counts as failed."""
+
+    max_failed_share: float = Field(default=0.1, ge=0, le=1)
+    """`mining run` ends with exit code 3 where a larger share of the recordings, or of the frames, failed."""
+
+
 class ScoreConfig(_Section):
     """How signals blend into one number."""
 
@@ -256,6 +263,7 @@ class Config(_Section):
     footage: FootageConfig
     detector: list[DetectorSpec] = Field(min_length=1, max_length=8)
     """The committee. The first member is the primary: the detector whose errors are looked for."""
+    run: RunConfig = RunConfig()
     detect: DetectConfig = DetectConfig()
     score: ScoreConfig = ScoreConfig()
     scenes: ScenesConfig = ScenesConfig()

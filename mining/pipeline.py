@@ -10,8 +10,9 @@ footage --index-->  recordings, frames            packets only, nothing is decod
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +21,14 @@ from mining import detect_objects, export_batch, find_scenes, index_footage, sco
 from mining.committee import committee_of
 from mining.config import Config
 from mining.progress import LOG
-from mining.store import Store
-from mining.types import StageReport, UsageError
+from mining.store import Store, sql_file
+from mining.types import StageReport, TemporaryError, UsageError
 
 _T = TypeVar("_T")
+
+# What the tables take of a frame (10 kB with two noisy detectors, measured), what an exported image takes, and what no
+# disk should be without.
+_BYTES_A_FRAME, _BYTES_AN_IMAGE, _SPARE_BYTES = 20_000, 500_000, 50_000_000
 
 
 @dataclass(slots=True)
@@ -34,6 +39,14 @@ class NightReport:
     batch_id: str | None = None
     batch_folder: str | None = None
     seconds: float = 0.0
+    failed_recordings: int = 0
+    """Of the footage of this config: that could not be read at all."""
+    recordings: int = 0
+    failed_frames: int = 0
+    """That did not decode, or that every detector failed on."""
+    frames: int = 0
+    too_many_failed: bool = False
+    """More than the config's ``run.max_failed_share`` of the recordings or of the frames."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -65,6 +78,7 @@ def run_night(config: Config) -> NightReport:
 def _run_stages(store: Store, config: Config, night: NightReport) -> None:
     index, recordings = _timed(lambda: index_footage.run(store, config))
     night.stages.append(index)
+    _check_space(store, config, recordings)
     night.stages.append(_timed(lambda: detect_objects.run(store, config, recordings)))
     night.stages.append(_timed(lambda: score_frames.run(store, config, recordings)))
     night.stages.append(_timed(lambda: find_scenes.run(store, config, recordings)))
@@ -74,6 +88,33 @@ def _run_stages(store: Store, config: Config, night: NightReport) -> None:
         export, folder = _timed(lambda: export_batch.run(store, config, night.batch_id or ""))
         night.stages.append(export)
         night.batch_folder = str(folder)
+    _count_failures(store, config, recordings, night)
+
+
+def _check_space(store: Store, config: Config, recordings: Sequence[str]) -> None:
+    """Refuse at the start a night that the disk cannot hold."""
+    with store.connect() as con:
+        frames = con.execute(sql_file("frames_to_look_at"), {"recordings": list(recordings)}).fetchall()[0][0]
+    wanted = frames * _BYTES_A_FRAME + config.select.budget * _BYTES_AN_IMAGE * bool(frames) + _SPARE_BYTES
+    free = shutil.disk_usage(store.root).free
+    if free < wanted:
+        raise TemporaryError(
+            f"{store.root}: {free / 1e6:.0f} MB are free, and {frames} frames need about {wanted / 1e6:.0f} MB; make room "
+            "and run the same command again"
+        )
+
+
+def _count_failures(store: Store, config: Config, recordings: Sequence[str], night: NightReport) -> None:
+    with store.connect() as con:
+        row = con.execute(
+            sql_file("failures"),
+            {"recordings": list(recordings), "committee_id": committee_of(config).committee_id},
+        ).fetchall()[0]
+    night.recordings, night.failed_recordings, night.frames, night.failed_frames = row
+    most = config.run.max_failed_share
+    night.too_many_failed = (
+        night.failed_recordings > most * night.recordings or night.failed_frames > most * night.frames
+    )
 
 
 def check(store: Store, config: Config) -> None:

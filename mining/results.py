@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from mining.text import printable
-from mining.types import QueryError, UsageError
+from mining.types import QueryError, Terminated, UsageError
 from mining.views import quoted
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -68,11 +68,11 @@ class Rows:
             future = pool.submit(call)
             try:
                 return future.result(None if self._end is None else max(0.0, self._end - time.monotonic()))
-            except (KeyboardInterrupt, TimeoutError) as reason:
+            except (KeyboardInterrupt, Terminated, TimeoutError) as reason:
                 while not future.done():  # again and again: between two queries it would be missed
                     self._con.interrupt()
                     wait([future], timeout=0.05)
-                if isinstance(reason, KeyboardInterrupt):
+                if not isinstance(reason, TimeoutError):
                     raise
         raise QueryError(
             f"stopped after {self._timeout_s:g} s; ask for fewer nights (--nights), or give it longer (--timeout)"

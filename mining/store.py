@@ -12,6 +12,7 @@ old rows, none, or the new ones, never a mixture.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,7 +31,7 @@ import pyarrow.parquet as pq
 
 from mining import views
 from mining.schemas import STORE_VERSION, TABLES
-from mining.types import MiningError, Nights, UsageError
+from mining.types import MiningError, Nights, TemporaryError, UsageError
 
 # The tables that a stage commits together; written in this order.
 STAGE_TABLES: dict[str, tuple[str, ...]] = {
@@ -52,6 +53,12 @@ def digest(*parts: Any) -> str:
     """Hash values that JSON can write: the sha256 of their canonical JSON, 32 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's content: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Store:
@@ -79,7 +86,7 @@ class Store:
                 (root / "tmp").mkdir(parents=True, exist_ok=True)
                 self.write_version()
             except OSError as error:
-                raise MiningError(f"{root}: cannot make a store here: {error.strerror}") from None
+                raise TemporaryError(f"{root}: cannot make a store here: {error.strerror}") from None
         try:
             self.version = int(json.loads(version_file.read_bytes())["store_version"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -150,8 +157,9 @@ class Store:
         try:
             self._write_shard(stage, night, key, tables, notes, hide=hide)
         except OSError as error:
-            raise MiningError(
-                f"{error.filename or self.root}: cannot write to the store: {error.strerror}; what was committed stays"
+            raise TemporaryError(
+                f"{error.filename or self.root}: cannot write to the store: {error.strerror}; what was committed stays, "
+                "and the same command goes on from there"
             ) from None
 
     def _write_shard(
@@ -166,6 +174,10 @@ class Store:
     ) -> None:
         marker = self._marker(stage, night, key)
         staged: list[tuple[Path, Path]] = []
+        sha256: dict[str, str] = {}
+        if not (self.root / "mining-store.json").exists():
+            # Else its folders would be made anew, beside nothing.
+            raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self.root))
         try:
             for name in STAGE_TABLES[stage]:
                 table = tables[name].cast(TABLES[name])
@@ -173,6 +185,7 @@ class Store:
                 staged.append((temporary, self.table_file(name, night, key)))
                 pq.write_table(table, temporary, compression="zstd")
                 _sync_file(temporary)
+                sha256[name] = sha256_of(temporary)
             if hide and marker.exists():
                 marker.unlink()
                 _sync_folder(marker.parent)
@@ -184,7 +197,7 @@ class Store:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
         rows = {name: table.num_rows for name, table in tables.items()}
-        self.write_file(marker, json.dumps({**notes, "rows": rows}, default=str).encode())
+        self.write_file(marker, json.dumps({**notes, "rows": rows, "sha256": sha256}, default=str).encode())
 
     def retract(self, stage: str, night: date, key: str) -> None:
         """Take a commit back: its rows are no longer seen."""
@@ -194,12 +207,16 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store for one writing job; ``MiningError`` at once where another holds it. Readers need nothing."""
-        with (self.root / "lock").open("a") as file:
+        """Hold the store for one writing job; ``TemporaryError`` at once where another holds it. Readers need nothing."""
+        try:
+            file = (self.root / "lock").open("a")
+        except OSError as error:
+            raise TemporaryError(f"{self.root}: cannot write to the store: {error.strerror}") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise MiningError(
+                raise TemporaryError(
                     f"{self.root}: another mining job is writing to this store; try again later"
                 ) from None
             yield

@@ -23,6 +23,14 @@ class UsageError(MiningError):
     """A wrong command, config or query. Exit code 2."""
 
 
+class TemporaryError(MiningError):
+    """Nothing is wrong with the job: no space, a store that is gone or read-only, another job. Exit code 75: try again."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: stop as for Ctrl-C, also where Ctrl-C would only give up a query. Exit code 143."""
+
+
 class QueryError(UsageError):
     """A query that is wrong or may not run; the message has the query's line in it, so it may be several lines long."""
 
