@@ -56,6 +56,8 @@ class DetectConfig(_Section):
     """Frames in one forward pass."""
     decode_workers: int = Field(default=2, ge=1, le=64)
     """Recordings that are decoded side by side, ahead of the detectors."""
+    decode_timeout_s: float = Field(default=60.0, gt=0)
+    """A decoder that gives no frame for so long is ended; the frame counts as damaged."""
     skip_repeats: bool = True
     """Frames that show the same picture as an earlier one (a standing car, doubled frames) take over what was seen there
     (`observations.repeat_of`); only where nothing at all has moved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.config import Config
+from mining.config import Config, DetectConfig
 from mining.footage import Defaults, FootageError, Source, frame_times, read
-from mining.progress import Clock
+from mining.isolated import Crashed, Worker
+from mining.progress import LOG, Clock
 from mining.signals.quality import FrameQuality, measure_quality, same_picture, small_luma
 from mining.types import Frame, FrameTimes
+
+_CRASHES = 3
+"""A shard whose decoder crashes or hangs more often than this is given up."""
 
 _Job = TypeVar("_Job")
 _Item = TypeVar("_Item")
@@ -66,22 +70,39 @@ class FrameBatch:
 def batches(shards: Sequence[Shard], config: Config, clock: Clock) -> Generator[FrameBatch]:
     """Yield the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
 
-    Frames of another size wait in a batch of their own until it or the next one is full.
+    Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
+    own (``mining.isolated``): a file that FFmpeg crashes on, or never ends with, costs its own frames.
     """
     detect = config.detect
     times = _Times(Defaults(image_rate_hz=config.footage.image_rate_hz), keep=2 * detect.decode_workers)
-    frames = side_by_side(
-        shards,
-        lambda shard: _decode(shard, times, detect.skip_repeats, clock),
-        detect.decode_workers,
-        detect.batch_size,
-    )
+    workers = [Worker() for _ in range(detect.decode_workers)]
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def decode(shard: Shard) -> Iterator[Decoded]:
+        worker = idle.get()
+        try:
+            yield from _decode(shard, times, worker, detect, clock)
+        finally:
+            idle.put(worker)
+
+    frames = side_by_side(shards, decode, detect.decode_workers, detect.batch_size)
+    try:
+        yield from _batched(frames, detect.batch_size)
+    finally:
+        frames.close()
+        for worker in workers:
+            worker.close()
+
+
+def _batched(frames: Iterable[Decoded], batch_size: int) -> Iterator[FrameBatch]:
     waiting: dict[tuple[int, ...], list[Decoded]] = {}
     others: list[Decoded] = []
     for decoded in frames:
         if not decoded.to_look_at:
             others.append(decoded)
-            if len(others) < 8 * detect.batch_size:
+            if len(others) < 8 * batch_size:
                 continue
             yield FrameBatch(others=others)
             others = []
@@ -89,7 +110,7 @@ def batches(shards: Sequence[Shard], config: Config, clock: Clock) -> Generator[
         assert decoded.frame.rgb is not None
         same_size = waiting.setdefault(decoded.frame.rgb.shape, [])
         same_size.append(decoded)
-        if len(same_size) == detect.batch_size:
+        if len(same_size) == batch_size:
             yield FrameBatch(same_size, others)
             del waiting[decoded.frame.rgb.shape]
             yield from (FrameBatch(smaller) for smaller in waiting.values())
@@ -99,18 +120,59 @@ def batches(shards: Sequence[Shard], config: Config, clock: Clock) -> Generator[
         yield FrameBatch(others=others)
 
 
-def _decode(shard: Shard, times: _Times, skip_repeats: bool, clock: Clock) -> Iterator[Decoded]:
-    """Decode and measure one shard's frames, and find those that repeat an earlier one."""
+def _decode(
+    shard: Shard, times: _Times, worker: Worker, detect: DetectConfig, clock: Clock
+) -> Iterator[Decoded]:
+    """Decode and measure one shard's frames in a worker; where it crashes or hangs, go on behind the frame that did it."""
+    wanted = shard.frame_indices.tolist()
+    opened, reason = True, ""
+    for _ in range(_CRASHES + 1):
+        try:
+            known = times.of(shard.source, worker, detect.decode_timeout_s)
+            if shard.frame_indices[-1] >= len(known):
+                raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
+            for frame, quality, repeat_of, seconds in worker.run(
+                decode_and_measure, shard.source, known, wanted, shard.size_px, detect.skip_repeats,
+                timeout_s=detect.decode_timeout_s,
+            ):  # fmt: skip
+                for name, spent in seconds.items():
+                    clock.add(name, spent)
+                yield Decoded(shard, frame, quality, repeat_of)
+                wanted = wanted[1:]
+            return
+        except Crashed as error:
+            reason = f"the decoder {error}"
+            LOG.warning("%s: frame %d: %s", shard.source.path, wanted[0], reason)
+            yield Decoded(shard, Frame(wanted[0], 0, None, reason), None)
+            wanted = wanted[1:]
+            if not wanted:
+                return
+        except FootageError as error:
+            opened, reason = False, str(error)
+            break
+    for index in wanted:
+        yield Decoded(shard, Frame(index, 0, None, reason, opened=opened), None)
+
+
+Measured = tuple[Frame, FrameQuality | None, int | None, dict[str, float]]
+"""A frame, what was measured of it, which frame it repeats, and the seconds that it took."""
+
+
+def decode_and_measure(
+    source: Source, times: FrameTimes, wanted: Sequence[int], size_px: tuple[int, int], skip_repeats: bool
+) -> Iterator[Measured]:
+    """Decode and measure frames, and find those that repeat an earlier one. Runs in a worker."""
     original: tuple[int, NDArray[np.uint8]] | None = None
-    frames = _read(shard, times)
+    frames = read(source, times, wanted, size_px)
     while True:
+        clock = Clock()
         with clock.timed("decode"):
             frame = next(frames, None)
         if frame is None:
             return
         if frame.rgb is None:
             original = None
-            yield Decoded(shard, frame, None)
+            yield frame, None, None, clock.seconds
             continue
         with clock.timed("measure"):
             luma = small_luma(frame.rgb)
@@ -118,26 +180,10 @@ def _decode(shard: Shard, times: _Times, skip_repeats: bool, clock: Clock) -> It
             # Compared with the frame that was looked at, not with the one before: slow change must not add up.
             repeats = skip_repeats and original is not None and same_picture(original[1], luma)
         if repeats and original is not None:
-            yield Decoded(shard, replace(frame, rgb=None), quality, repeat_of=original[0])
+            yield replace(frame, rgb=None), quality, original[0], clock.seconds
         else:
             original = (frame.frame_index, luma)
-            yield Decoded(shard, frame, quality)
-
-
-def _read(shard: Shard, times: _Times) -> Iterator[Frame]:
-    """Read a shard's frames; where the recording cannot be opened any more, each frame says so."""
-    wanted = shard.frame_indices.tolist()
-    done = 0
-    try:
-        known = times.of(shard.source)
-        if wanted[-1] >= len(known):
-            raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
-        for frame in read(shard.source, known, wanted, shard.size_px):
-            done += 1
-            yield frame
-    except FootageError as error:
-        for index in wanted[done:]:
-            yield Frame(index, 0, None, str(error), opened=False)
+            yield frame, quality, None, clock.seconds
 
 
 class _Times:
@@ -149,16 +195,21 @@ class _Times:
         self._known: dict[str, FrameTimes | FootageError] = {}
         self._locks: dict[str, threading.Lock] = {}
 
-    def of(self, source: Source) -> FrameTimes:
+    def of(self, source: Source, worker: Worker, timeout_s: float) -> FrameTimes:
         """List the packets, once a recording. Raises FootageError where the file cannot be used (any more)."""
         with self._lock:
             lock = self._locks.setdefault(source.path, threading.Lock())
         with lock:  # several shards of one recording wait for one listing; other recordings do not
             if source.path not in self._known:
                 try:
-                    found: FrameTimes | FootageError = frame_times(source, self._defaults)
+                    # A recording was listed before, when it was indexed: one that cannot be now is not looked into twice.
+                    found: FrameTimes | FootageError = worker.call(
+                        frame_times, source, self._defaults, timeout_s=10 * timeout_s
+                    )
                 except FootageError as error:
                     found = error
+                except Crashed as error:
+                    found = FootageError(f"FFmpeg {error} while its packets were listed")
                 with self._lock:
                     self._known[source.path] = found
                     for path in list(self._known)[: -self._keep]:
@@ -173,7 +224,7 @@ class _Times:
 
 def side_by_side(
     jobs: Sequence[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
-) -> Iterator[_Item]:
+) -> Generator[_Item]:
     """Run the iterators of several jobs in threads, and yield their items job after job, as one thread would.
 
     Args:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,19 @@ from numpy.typing import NDArray
 from mining.config import Config
 from mining.footage import (
     Defaults,
+    Facts,
     FootageError,
+    Sidecar,
     Source,
     companions,
     discover,
     load_telemetry,
     probe,
+    read_facts,
     sampled_indices,
     stat_signature,
 )
+from mining.isolated import Crashed, Worker
 from mining.progress import progress
 from mining.schemas import FRAMES, RECORDINGS
 from mining.store import Store, digest
@@ -33,6 +39,8 @@ from mining.types import FrameTimes, Recording, StageReport, UsageError, frame_i
 INDEX_VERSION = 1
 """Raise when the rows of this stage change for the same input."""
 
+_SLOWEST_BYTES_A_S = 5e6
+"""A file that is read more slowly than this, over and above the time limit, counts as one that hangs."""
 _TELEMETRY_COLUMNS = ("speed_mps", "latitude_deg", "longitude_deg", "heading_deg")
 
 
@@ -52,15 +60,18 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     known = _known(store)
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
+    worker = Worker()
     found: dict[str, str] = {}
-    with progress("index", len(sources), "recordings") as shown:
+    with closing(worker), progress("index", len(sources), "recordings") as shown:
         for source in sources:
             signature = _signature(source, config)
             if signature in by_signature:
                 recording_id = by_signature[signature]
                 report.unchanged += 1
             else:
-                recording, times = probe(source, defaults)
+                recording, times = probe(
+                    source, defaults, partial(_facts, worker, config.detect.decode_timeout_s)
+                )
                 if recording.status == "unreadable" and recording.recording_id in found:
                     # Broken files of equal content (all empty files, say) are each a failure of their own.
                     recording = replace(recording, recording_id=digest(source.path)[:20])
@@ -76,6 +87,18 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
             found.setdefault(recording_id, source.path)
             shown.advance()
     return report, sorted(found)
+
+
+def _facts(worker: Worker, timeout_s: float, source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:
+    """``read_facts`` in a process of its own: a file that FFmpeg crashes on, or never ends with, is one bad recording."""
+    size_bytes, _ = stat_signature(source)
+    try:
+        facts: Facts = worker.call(
+            read_facts, source, sidecar, defaults, timeout_s=timeout_s + size_bytes / _SLOWEST_BYTES_A_S
+        )
+    except Crashed as error:
+        raise FootageError(f"FFmpeg {error} while its packets were listed") from None
+    return facts
 
 
 def indexed(store: Store, config: Config) -> list[str]:

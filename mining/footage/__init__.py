@@ -6,14 +6,15 @@ some, ``read`` decodes those. ``companions`` and ``load_telemetry`` give what th
 
 from mining.footage.discover import discover
 from mining.footage.identity import content_digest, stat_signature
-from mining.footage.recordings import frame_times, probe, read
+from mining.footage.recordings import frame_times, probe, read, read_facts
 from mining.footage.sidecar import Sidecar, companions, find_sidecar, load_sidecar
-from mining.footage.source import Defaults, FootageError, Problem, Source
+from mining.footage.source import Defaults, Facts, FootageError, Problem, Source
 from mining.footage.telemetry import Telemetry, load_telemetry
 from mining.footage.timeline import sampled_indices
 
 __all__ = [
     "Defaults",
+    "Facts",
     "FootageError",
     "Problem",
     "Sidecar",
@@ -28,6 +29,7 @@ __all__ = [
     "load_telemetry",
     "probe",
     "read",
+    "read_facts",
     "sampled_indices",
     "stat_signature",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -24,7 +24,11 @@ _FAULTS_NAMED = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def probe(source: Source, defaults: Defaults) -> tuple[Recording, FrameTimes]:
+def probe(
+    source: Source,
+    defaults: Defaults,
+    facts_of: Callable[[Source, Sidecar, Defaults], Facts] | None = None,
+) -> tuple[Recording, FrameTimes]:
     """Describe a recording and list its frames. Never an exception for what is wrong with the footage.
 
     ``unreadable`` recordings have no frames; ``partial`` ones those that are there (or a sidecar that cannot be used,
@@ -32,6 +36,8 @@ def probe(source: Source, defaults: Defaults) -> tuple[Recording, FrameTimes]:
     start is the sidecar's, else the container's (its creation time; the first timestamp of an image folder), else the
     file's modification time (of a folder: its oldest image). A file that cannot be opened has no content to be known
     by; its recording_id is made from its path.
+
+    ``facts_of`` stands in for ``read_facts``, to run that where it can do no harm; it too raises FootageError.
     """
     sidecar, sidecar_faults = _sidecar(source)
     size_bytes, modified_ns = stat_signature(source)
@@ -40,7 +46,7 @@ def probe(source: Source, defaults: Defaults) -> tuple[Recording, FrameTimes]:
         recording_id = content_digest(source)[:20]
         if size_bytes == 0:
             raise FootageError("the file is empty")
-        facts = _facts(source, sidecar, defaults)
+        facts = (facts_of or read_facts)(source, sidecar, defaults)
         status = "partial" if facts.faults or sidecar_faults else "ok"
     except FootageError as error:
         facts, status = Facts(_NO_FRAMES, None, None, None, None, [str(error)]), "unreadable"
@@ -74,7 +80,7 @@ def probe(source: Source, defaults: Defaults) -> tuple[Recording, FrameTimes]:
 
 def frame_times(source: Source, defaults: Defaults) -> FrameTimes:
     """List the frames as ``probe`` does, without hashing the content. Raises FootageError where there is none."""
-    return _facts(source, _sidecar(source)[0], defaults).times
+    return read_facts(source, _sidecar(source)[0], defaults).times
 
 
 def read(
@@ -99,7 +105,8 @@ def read(
     return read_images(source.path, times, wanted)
 
 
-def _facts(source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:
+def read_facts(source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:
+    """What a recording's own bytes tell. Raises FootageError where nothing in it can be used."""
     if source.kind == "video":
         return probe_video(source.path)
     return probe_images(source.path, sidecar.frame_rate_hz or defaults.image_rate_hz)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from mining import decode_ahead, isolated
 from mining.config import Config
 from mining.decode_ahead import Shard, batches, in_order, side_by_side
 from mining.footage import Source
@@ -159,3 +162,42 @@ def test_a_failure_of_the_block_is_not_hidden_by_the_writer() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
+
+
+def lethal(*arguments: Any) -> Iterator[Any]:
+    """``decode_and_measure``, but for a decoder that crashes at frame 3 of a.mp4 and never ends with frame 1 of b.mp4."""
+    source = arguments[0]
+    for measured in decode_ahead.decode_and_measure(*arguments):
+        index = measured[0].frame_index
+        if source.path.endswith("a.mp4") and index == 3:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if source.path.endswith("b.mp4") and index == 1:
+            time.sleep(3600)
+        if source.path.endswith("hopeless.mp4"):
+            os.abort()
+        yield measured
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_its_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"a": 6, "b": 4, "hopeless": 8, "c": 5}
+    shards = [shard(video(tmp_path / f"{name}.mp4", frames), frames) for name, frames in names.items()]
+    real = isolated.Worker.run
+
+    def run(self: isolated.Worker, function: Any, *arguments: Any, timeout_s: float) -> Any:
+        swapped = lethal if function is decode_ahead.decode_and_measure else function
+        return real(self, swapped, *arguments, timeout_s=timeout_s)
+
+    monkeypatch.setattr(isolated.Worker, "run", run)
+    found = list(batches(shards, config(batch_size=4, decode_workers=2, decode_timeout_s=5), Clock()))
+    looked = [(d.shard.key, d.frame.frame_index) for batch in found for d in batch.look_at]
+    assert sorted(looked) == sorted(
+        [("a", i) for i in (0, 1, 2, 4, 5)] + [("b", i) for i in (0, 2, 3)] + [("c", i) for i in range(5)]
+    )
+    lost = {(d.shard.key, d.frame.frame_index): d.frame for batch in found for d in batch.others}
+    assert set(lost) == {("a", 3), ("b", 1), *(("hopeless", i) for i in range(8))}
+    assert lost["a", 3].error == "the decoder crashed (SIGSEGV)"
+    assert lost["b", 1].error == "the decoder gave no answer for 5 s"
+    assert lost["hopeless", 7].error == "the decoder crashed (SIGABRT)"
+    assert all(frame.opened for frame in lost.values())  # final: the next run must not crash on it again
