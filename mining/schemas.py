@@ -341,6 +341,7 @@ LABELS = _table(
         _F32,
         "0..1, low: the committee sees another class there (ObjectLab); NULL where it says nothing",
     ),
+    ("seen_class", pa.string(), "fleet class of the committee's object there; NULL where it sees none"),
     ("imported_at", _TIME, ""),
 )
 
