@@ -70,7 +70,12 @@ def load_members(config: Config) -> list[Detector]:
 
 def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:
     """Which fleet classes each member can see, as the detect stage wrote it down."""
+    return sees_of(store, committee.committee_id)
+
+
+def sees_of(store: Store, committee_id: str) -> dict[str, list[bool]]:
+    """As ``committee_sees``, of a committee that the config need not name any more."""
     for marker in store.markers("detect").values():
-        if marker["committee_id"] == committee.committee_id:
+        if marker["committee_id"] == committee_id:
             return dict(marker["sees"])
     return {}

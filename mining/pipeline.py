@@ -6,17 +6,26 @@ footage --index-->  recordings, frames            packets only, nothing is decod
         --scenes--> scenes                        runs of hard frames
         --select--> selections                    SQL candidates, then diversity on embeddings
         --export--> images, manifests, exports    the same pixels, decoded again
+vendor  --import--> labels                        as they come back; not part of a night
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mining import detect_objects, export_batch, find_scenes, index_footage, score_frames, select_batch
+from mining import (
+    detect_objects,
+    export_batch,
+    find_scenes,
+    import_labels,
+    index_footage,
+    score_frames,
+    select_batch,
+)
 from mining.committee import committee_of
 from mining.config import Config
 from mining.progress import LOG
@@ -148,3 +157,25 @@ def run_export(
     name = batch_id
     with store.writing():
         return _timed(lambda: export_batch.run(store, config, name, chosen_in))
+
+
+def run_import(
+    config: Config,
+    batch_id: str,
+    vendor: str,
+    files: Sequence[Path],
+    *,
+    annotator: str | None = None,
+    add: bool = False,
+    accept_bad: bool = False,
+    dry_run: bool = False,
+) -> tuple[StageReport, import_labels.ImportReport]:
+    """Take in the labels of a batch: see ``import_labels.run``."""
+    store = Store(config.store_path)
+    with store.writing():
+        return _timed(
+            lambda: import_labels.run(
+                store, config, batch_id, vendor, files,
+                annotator=annotator, add=add, accept_bad=accept_bad, dry_run=dry_run,
+            )
+        )  # fmt: skip
