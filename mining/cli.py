@@ -470,7 +470,7 @@ def similar(
 @_set_option
 @_json_option
 def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what each night holds: recordings, frames, failures, batches.
+    """Show what each night holds: recordings, frames, failures, chosen and labelled frames.
 
     Example: mining status --config night.toml
     """
