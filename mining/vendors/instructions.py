@@ -85,7 +85,7 @@ def _why(delivery: Delivery) -> str:
     meant: Counter[str] = Counter()
     for image in mined:
         named = (plain_words(name) for name in re.findall(r"\b([a-z][a-z0-9_]+) \d+ %", image.reason))
-        meant.update(dict.fromkeys(words for words in named if words))
+        meant.update({words for words in named if words})
     lines = [f"- {words}: {_count(n, 'image')}" for words, n in sorted(meant.items(), key=_most_first)]
     if lines:
         lines.insert(
