@@ -275,21 +275,43 @@ def calibrate(
     type=click.Path(path_type=Path),
     help="The store that holds the batch, where another site chose it: this site's frames are written.",
 )
+@click.option(
+    "--vendor", "vendors", multiple=True, metavar="NAME",
+    help="A manifest to write, in place of export.vendors; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--to", metavar="DIR|s3://BUCKET/PREFIX", help="Where the batch's folder goes, in place of export.to."
+)
 def export(
-    config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None, chosen_in: Path | None
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    batch_id: str | None,
+    chosen_in: Path | None,
+    vendors: tuple[str, ...],
+    to: str | None,
 ) -> None:
-    """Write a batch's images and manifests.
+    """Write a batch's delivery: images, manifests, delivery.json, instructions.
 
-    Example: mining export --config night.toml --batch 2026-03-14-1f2e3d
+    To a bucket, credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), another endpoint from
+    AWS_ENDPOINT_URL; delivery.json comes last.
+
+    Example: mining export --config night.toml --batch 2026-03-14-1f2e3d --vendor coco --to s3://labels/out
     """
     from dataclasses import asdict
 
     from mining import pipeline
     from mining.store import Store
 
-    report, folder = pipeline.run_export(
-        _load(config_path, overrides), batch_id, None if chosen_in is None else Store(chosen_in)
-    )
+    config = _load(config_path, overrides)
+    changed: dict[str, object] = {}
+    if vendors:
+        changed["vendors"] = list(vendors)
+    if to is not None:  # people name folders from where they stand
+        changed["to"] = to if "://" in to else str(Path(to).absolute())
+    if changed:
+        config = config.model_copy(update={"export": config.export.model_copy(update=changed)})
+    report, folder = pipeline.run_export(config, batch_id, None if chosen_in is None else Store(chosen_in))
     _show_problems(report.problems)
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))

@@ -10,7 +10,7 @@ from mining.config import Config
 from mining.store import Store, digest
 
 if TYPE_CHECKING:
-    from detectors.types import Detector
+    from detectors.types import Detector, DetectorSpec
 
 COMMITTEE_VERSION = 1
 """Raise when the same detectors must count as a new committee."""
@@ -66,6 +66,21 @@ def load_members(config: Config) -> list[Detector]:
 
     classes = ClassMap.load(config.classes_path)
     return [detectors.load(spec, classes) for spec in config.resolved_detectors]
+
+
+def load_alone(config: Config, spec: DetectorSpec) -> Detector:
+    """Load a detector that is no member; its classes are its own."""
+    import detectors
+
+    return detectors.load(config.resolved(spec))
+
+
+def weights_digest(config: Config, spec: DetectorSpec) -> str:
+    """Of a detector that is no member: its weights and every setting that changes a prediction."""
+    import detectors
+    from detectors.classes import ClassMap
+
+    return detectors.digest_of(config.resolved(spec), ClassMap.identity(()))
 
 
 def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:

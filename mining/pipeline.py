@@ -139,7 +139,7 @@ def _run_one(name: str, store: Store, config: Config) -> StageReport:
 
 def run_export(
     config: Config, batch_id: str | None, chosen_in: Store | None = None
-) -> tuple[StageReport, Path]:
+) -> tuple[StageReport, Path | str]:
     """Export a batch, the newest where none is named; ``chosen_in`` holds it where the config's store does not."""
     store = Store(config.store_path)
     if batch_id is None:
