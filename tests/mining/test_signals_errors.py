@@ -107,8 +107,8 @@ def test_a_wrong_class_is_one_error_where_asked():
     for f in range(60):
         left_boxes, left_objects = [], []
         for c in range(3):
-            mine = [b for b in boxes[(frame == f) & (classes == c)]]
-            theirs = [b for b in truth[(truth_frame == f) & (truth_classes == c)]]
+            mine = list(boxes[(frame == f) & (classes == c)])
+            theirs = list(truth[(truth_frame == f) & (truth_classes == c)])
             for threshold in (0.5, 0.1):
                 found = assigned(mine, theirs, threshold)
                 mine = [b for i, b in enumerate(mine) if i not in {i for i, _ in found}]
