@@ -209,6 +209,8 @@ class SelectConfig(_Section):
     """Keep one side of footage that was uploaded twice: encoded again, cut or cropped (docs/selection.md)."""
     exclude_chosen: bool = True
     """Leave out frames that an earlier batch of this store holds."""
+    exclude_labelled: bool = True
+    """Leave out frames that have labels."""
     other_stores: list[str] = []
     """Stores of other sites, whose frames are candidates too. Relative paths start at the config file's folder."""
     seed: int = 0
@@ -246,6 +248,21 @@ class ExportConfig(_Section):
     """Objects that the committee sees with at least this mean confidence are delivered as pre-annotations."""
 
 
+class LabelsConfig(_Section):
+    """What of a delivery of labels is taken in."""
+
+    names: dict[str, str] = {}
+    """A vendor's class name = fleet class, on top of the class list; "" for what is none of ours and left out. (A new name in
+    the class list itself would make another committee.)"""
+    max_bad_share: float = Field(default=0.02, ge=0, le=1)
+    """Largest share of bad rows (boxes, and images without boxes) in a delivery that is taken in."""
+    max_overhang_px: float = Field(default=5.0, ge=0)
+    """A box may hang over the edge of its image by this much; it is clipped."""
+    min_fit: float = Field(default=0.5, ge=0, le=1)
+    """Of the objects that the committee surely sees and that a label meets, the share that a label must fit; a delivery that
+    stays surely below lies beside the objects (docs/labels.md). 0 takes any."""
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -261,6 +278,7 @@ class Config(_Section):
     scenes: ScenesConfig = ScenesConfig()
     select: SelectConfig = SelectConfig()
     export: ExportConfig = ExportConfig()
+    labels: LabelsConfig = LabelsConfig()
 
     folder: str = Field(default=".", exclude=True)
     """Set by `load`: the folder that relative paths start from; not a key of the file."""
