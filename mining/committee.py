@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mining.config import Config
 from mining.store import Store, digest
@@ -81,6 +81,18 @@ def weights_digest(config: Config, spec: DetectorSpec) -> str:
     from detectors.classes import ClassMap
 
     return detectors.digest_of(config.resolved(spec), ClassMap.identity(()))
+
+
+def primary_of(store: Store, committee: Committee) -> dict[str, Any] | None:
+    """Say whose errors are looked for: the first member's name, its threshold, and the fleet classes that it can see.
+
+    None where the detect stage has not written down what the committee can see.
+    """
+    sees = committee_sees(store, committee).get(committee.names[0])
+    if sees is None:
+        return None
+    classes = [name for name, seen in zip(committee.classes, sees, strict=True) if seen]
+    return {"detector": committee.names[0], "threshold": committee.thresholds[0], "classes": classes}
 
 
 def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:

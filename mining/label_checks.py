@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.boxes import area, best_assignment, overlapping_pairs, same_frame_pairs
+from mining.boxes import COVERED_SHARE, best_assignment, lies_within, overlapping_pairs
 
 IntArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
@@ -28,8 +28,6 @@ OBJECT_CONFIDENCE = 0.25
 """Objects of the committee below this mean confidence say nothing."""
 ABOUT_IOU = 0.2
 """From this overlap on, an object can be what a label is about."""
-COVERED_SHARE = 0.5
-"""An object is part of an ``ignore`` region where so much of its area lies in it (as COCO does with crowds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +96,7 @@ def check_labels(
     left = np.zeros(m, bool)
     left[objects] = True
     left[thing] = False
-    left &= ~_covered(frame, places[0], np.asarray(ignore, bool), object_frame, places[1])
+    crowds = np.flatnonzero(ignore)
+    left &= ~lies_within(object_frame, places[1], frame[crowds], places[0][crowds], COVERED_SHARE)
     overlooked = np.where(left, 1.0 - object_confidence * (1.0 - nearest), np.nan)
     return LabelChecks(location_quality, class_quality, seen_class, overlooked)
-
-
-def _covered(
-    frame: NDArray[np.integer],
-    boxes: Float64Array,
-    ignore: NDArray[np.bool_],
-    object_frame: NDArray[np.integer],
-    object_boxes: Float64Array,
-) -> NDArray[np.bool_]:
-    """[m] objects that lie in an ``ignore`` region by COVERED_SHARE of their area or more."""
-    covered = np.zeros(len(object_frame), bool)
-    regions = np.flatnonzero(ignore)
-    regions = regions[np.argsort(frame[regions], kind="stable")]
-    order = np.argsort(object_frame, kind="stable")
-    size = area(object_boxes)
-    for i, j in same_frame_pairs(frame[regions], object_frame[order]):
-        region, thing = boxes[regions[i]], order[j]
-        within = object_boxes[thing]
-        inside = np.concatenate(
-            [np.maximum(region[:, :2], within[:, :2]), np.minimum(region[:, 2:], within[:, 2:])], axis=1
-        )
-        covered[thing[(area(inside) >= COVERED_SHARE * size[thing]) & (size[thing] > 0)]] = True
-    return covered
