@@ -153,7 +153,8 @@ def check_delivery(
     finite = np.isfinite(px).all(axis=1)
     with np.errstate(invalid="ignore"):
         reject(~finite, "not_finite")
-        reject(_flat(px), "no_area")
+        # Also what the tables' 32 bits leave no area.
+        reject(_flat(px) | (_flat(inside) & (overhang == 0)), "no_area")
         reject((overhang > limits.max_overhang_px) | _flat(inside), "outside")
         reject((classes == -1) | ((classes == -2) & ignore), "other_class")
         reject(classes == -2, "unknown_class")
