@@ -219,7 +219,9 @@ def _check_images(
             key = int(frame_of[i]), int(annotator_of[i])
             sizes = (image.width_px or it.width_px, image.height_px or it.height_px)
             if sizes != (it.width_px, it.height_px):
-                words = f"{sizes[0]} x {sizes[1]} pixels here, {it.width_px} x {it.height_px} were sent{boxes}"
+                words = (
+                    f"{sizes[0]} x {sizes[1]} pixels here, {it.width_px} x {it.height_px} were sent{boxes}"
+                )
                 found = ("wrong_size", words, it.frame_id)
             elif key in seen:
                 who = annotators[key[1]]

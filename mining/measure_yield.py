@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from detectors.classes import ClassMap
 from mining import views
 from mining.committee import committee_of, primary_of
 from mining.config import Config
@@ -66,6 +67,7 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
         MiningError: no frame of any of them has labels.
     """
     report = StageReport("measure")
+    check(config)
     chosen = {batch_id: (night, marker) for (night, batch_id), marker in store.markers("select").items()}
     for batch_id in batch_ids:
         if batch_id not in chosen:
@@ -73,7 +75,9 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
             raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
     sites = [store, *(Store(config.path(path)) for path in config.select.other_stores)]
     with views.connect(sites) as con:
-        labelled = con.execute("SELECT DISTINCT batch_id FROM selections SEMI JOIN truth USING (frame_id)").fetchall()
+        labelled = con.execute(
+            "SELECT DISTINCT batch_id FROM selections SEMI JOIN truth USING (frame_id)"
+        ).fetchall()
         have = {batch_id for (batch_id,) in labelled}
         for batch_id in dict.fromkeys(batch_ids or sorted(have & set(chosen))):
             if batch_id not in have:
@@ -86,6 +90,14 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
             f"{'; '.join(report.problems) or 'no batch has labels yet'}; `mining import-labels` brings them in"
         )
     return report
+
+
+def check(config: Config) -> None:
+    """Refuse class names that the fleet does not have."""
+    fleet = ClassMap.load(config.classes_path).fleet
+    unknown = sorted(set(config.labels.classes) - set(fleet))
+    if unknown:
+        raise UsageError(f"labels.classes: {unknown[0]!r} is no fleet class; they are {', '.join(fleet)}")
 
 
 def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:

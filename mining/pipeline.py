@@ -6,22 +6,32 @@ footage --index-->  recordings, frames            packets only, nothing is decod
         --scenes--> scenes                        runs of hard frames
         --select--> selections                    SQL candidates, then diversity on embeddings
         --export--> images, manifests, exports    the same pixels, decoded again
+labels  --measure-> yields                        the errors that the primary had made in them
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mining import detect_objects, export_batch, find_scenes, index_footage, score_frames, select_batch
+from mining import (
+    detect_objects,
+    export_batch,
+    find_scenes,
+    index_footage,
+    measure_yield,
+    score_frames,
+    select_batch,
+)
 from mining.committee import committee_of
 from mining.config import Config
 from mining.progress import LOG
 from mining.store import Store
 from mining.types import StageReport, UsageError
+from mining.yield_summary import Summary
 
 _T = TypeVar("_T")
 
@@ -148,3 +158,11 @@ def run_export(
     name = batch_id
     with store.writing():
         return _timed(lambda: export_batch.run(store, config, name, chosen_in))
+
+
+def run_measure(config: Config, batch_ids: Sequence[str]) -> tuple[StageReport, Summary]:
+    """Measure batches against their labels, all that have some where none is named, and summarise them together."""
+    store = Store(config.store_path)
+    with store.writing():
+        report = _timed(lambda: measure_yield.run(store, config, batch_ids))
+    return report, measure_yield.summary(store, config, batch_ids)
