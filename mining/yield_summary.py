@@ -119,7 +119,7 @@ class Summary:
 def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEED) -> Summary:
     """Summarise measured frames. Two calls with the same rows give the same figures."""
     arm = np.asarray(measured.arm, np.str_)
-    total = np.sum([measured.errors[kind] for kind in KINDS], axis=0, dtype=np.int64)
+    total = np.stack([measured.errors[kind] for kind in KINDS]).sum(axis=0)
     _, drive = np.unique(np.asarray(measured.drive, np.str_), return_inverse=True)
     drives = int(drive.max(initial=-1)) + 1
     signals = list(measured.weights)
