@@ -145,7 +145,7 @@ def check_delivery(
     open_ = whole[image]
     kind = np.full(len(boxes), "", object)
 
-    def reject(which: BoolArray, name: str) -> None:
+    def reject(which: NDArray[np.bool_] | np.bool_, name: str) -> None:
         nonlocal open_
         kind[which & open_] = name
         open_ = open_ & ~which

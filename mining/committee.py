@@ -10,7 +10,7 @@ from mining.config import Config
 from mining.store import Store, digest
 
 if TYPE_CHECKING:
-    from detectors.types import Detector
+    from detectors.types import Detector, DetectorSpec
 
 COMMITTEE_VERSION = 1
 """Raise when the same detectors must count as a new committee."""
@@ -68,6 +68,21 @@ def load_members(config: Config) -> list[Detector]:
     return [detectors.load(spec, classes) for spec in config.resolved_detectors]
 
 
+def load_alone(config: Config, spec: DetectorSpec) -> Detector:
+    """Load a detector that is no member; its classes are its own."""
+    import detectors
+
+    return detectors.load(config.resolved(spec))
+
+
+def weights_digest(config: Config, spec: DetectorSpec) -> str:
+    """Of a detector that is no member: its weights and every setting that changes a prediction."""
+    import detectors
+    from detectors.classes import ClassMap
+
+    return detectors.digest_of(config.resolved(spec), ClassMap.identity(()))
+
+
 def primary_of(store: Store, committee: Committee) -> dict[str, Any] | None:
     """Say whose errors are looked for: the first member's name, its threshold, and the fleet classes that it can see.
 
@@ -82,7 +97,12 @@ def primary_of(store: Store, committee: Committee) -> dict[str, Any] | None:
 
 def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:
     """Which fleet classes each member can see, as the detect stage wrote it down."""
+    return sees_of(store, committee.committee_id)
+
+
+def sees_of(store: Store, committee_id: str) -> dict[str, list[bool]]:
+    """As ``committee_sees``, of a committee that the config need not name any more."""
     for marker in store.markers("detect").values():
-        if marker["committee_id"] == committee.committee_id:
+        if marker["committee_id"] == committee_id:
             return dict(marker["sees"])
     return {}

@@ -55,7 +55,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     content = digest(scored, settings)
     batch_id = f"{scored[-1][:10]}-{content[:6]}"
     with views.connect([store, *others]) as con:
-        earlier = candidates.list_given_out(con, None if select.exclude_chosen else [])
+        earlier, labelled = candidates.list_given_out(
+            con, None if select.exclude_chosen else [], None if select.exclude_labelled else []
+        )
         frames = candidates.eligible_frames(
             con, select, committee, wanted, examples_of(store, config, committee)
         )
@@ -76,7 +78,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         committee_id=committee.committee_id, budget=select.budget, eligible=len(frames), settings=settings,
         scored=scored, select=select.model_dump(), steps=[asdict(step) for step in chosen.steps],
         cost=chosen.cost, stopped_by_cost=chosen.stopped_by_cost, recordings=wanted, earlier=earlier,
-        chosen_at=datetime.now(UTC).isoformat(), primary=primary,
+        labelled=labelled, primary=primary, chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
     report.add(frames=len(chosen.rows), eligible=len(frames))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mining.vendors import coco, csv, jsonl
+from mining.vendors import coco, csv, jsonl, kitti, voc, yolo
 from mining.vendors.delivery import Delivery
 from mining.vendors.labels import Labels, Sent
 
@@ -22,8 +22,11 @@ class Vendor:
 
 
 VENDORS: dict[str, Vendor] = {
-    "coco": Vendor(coco.write_manifest, None),
-    "csv": Vendor(csv.write_manifest, None),
-    "jsonl": Vendor(jsonl.write_manifest, None),
+    "coco": Vendor(coco.write_manifest, coco.read_labels),
+    "csv": Vendor(csv.write_manifest, csv.read_labels),
+    "jsonl": Vendor(jsonl.write_manifest, jsonl.read_labels),
+    "kitti": Vendor(None, kitti.read_labels),
+    "voc": Vendor(None, voc.read_labels),
+    "yolo": Vendor(yolo.write_manifest, yolo.read_labels),
 }
 """Format name -> how it is written and read."""

@@ -147,7 +147,7 @@ class Sent:
 def _last_parts(name: str) -> list[str]:
     """List what may be the file's name in a path or URL: its last part, and that of each value of its query."""
     text = name.replace("\\", "/")
-    parts = [text]
+    parts = [name, text]
     try:
         url = urlsplit(text)
         parts += [unquote(url.path), *(value for values in parse_qs(url.query).values() for value in values)]
