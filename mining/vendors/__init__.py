@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mining.vendors import coco, csv, jsonl
+from mining.vendors import (
+    coco,
+    csv,
+    cvat,
+    jsonl,
+    label_studio,
+    labelbox,
+    sagemaker,
+    scalabel,
+    scale,
+)
 from mining.vendors.delivery import Delivery
 from mining.vendors.labels import Labels, Sent
 
@@ -25,5 +35,12 @@ VENDORS: dict[str, Vendor] = {
     "coco": Vendor(coco.write_manifest, None),
     "csv": Vendor(csv.write_manifest, None),
     "jsonl": Vendor(jsonl.write_manifest, None),
+    "cvat": Vendor(cvat.write_manifest, cvat.read_labels),
+    "cvat-task": Vendor(cvat.write_task, cvat.read_labels),
+    "label-studio": Vendor(label_studio.write_manifest, label_studio.read_labels),
+    "labelbox": Vendor(labelbox.write_manifest, labelbox.read_labels),
+    "sagemaker": Vendor(sagemaker.write_manifest, sagemaker.read_labels),
+    "scalabel": Vendor(scalabel.write_manifest, scalabel.read_labels),
+    "scale": Vendor(scale.write_manifest, scale.read_labels),
 }
 """Format name -> how it is written and read."""
