@@ -202,10 +202,11 @@ def lies_within(
 ) -> NDArray[np.bool_]:
     """[n] boxes of which ``share`` of the area or more lies in one region of their frame; any order."""
     inside = np.zeros(len(frame), bool)
-    order, by_frame = np.argsort(frame, kind="stable"), np.argsort(region_frame, kind="stable")
+    frames, of_regions = np.asarray(frame, np.int64), np.asarray(region_frame, np.int64)
+    order, by_frame = np.argsort(frames, kind="stable"), np.argsort(of_regions, kind="stable")
     boxes, regions = np.asarray(boxes, np.float64), np.asarray(regions, np.float64)
     size = area(boxes)
-    for i, j in same_frame_pairs(region_frame[by_frame], frame[order]):
+    for i, j in same_frame_pairs(of_regions[by_frame], frames[order]):
         region, box = regions[by_frame[i]], boxes[order[j]]
         shared = area(
             np.column_stack([np.maximum(region[:, :2], box[:, :2]), np.minimum(region[:, 2:], box[:, 2:])])

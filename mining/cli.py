@@ -384,6 +384,37 @@ def import_labels(
 
 
 @cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--batch",
+    "batch_ids",
+    multiple=True,
+    help="Measure this batch; may be given again. Every batch with labels where none is named.",
+)
+def measure(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_ids: tuple[str, ...]) -> None:
+    """Measure labels against what the primary detector saw when the batch was chosen: did mining pay?
+
+    Writes the table `yields` and prints a summary over the batches named: errors of the mined arm and of the random arm,
+    the lift with its interval, by slice and by signal.
+
+    Example: mining measure --config night.toml --batch 2026-03-14-1f2e3d
+    """
+    from dataclasses import asdict
+
+    from mining import measure_text, pipeline
+
+    config = _load(config_path, overrides)
+    report, found = pipeline.run_measure(config, batch_ids)
+    _show_problems(report.problems)
+    if as_json:
+        click.echo(json.dumps({**asdict(report), "summary": measure_text.as_dict(found)}, default=str))
+    else:
+        click.echo(printable(f"{pipeline.one_line(report)}\n{measure_text.text(found)}"))
+
+
+@cli.command()
 @click.argument("scene_ids", metavar="SCENE_ID...", nargs=-1, required=True)
 @_config_option
 @_set_option

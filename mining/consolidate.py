@@ -174,9 +174,11 @@ def annotator_agreement(
     known = np.unique(np.r_[classes[shared], done.classes[fused]])
     size = (len(people), len(known))
 
-    def table(of_annotator: IntArray, of_class: IntArray, values: Float64Array | None = None) -> Float64Array:
+    def table(
+        of_annotator: NDArray[np.integer], of_class: NDArray[np.integer], values: Float64Array | None = None
+    ) -> Float64Array:
         cell = np.searchsorted(people, of_annotator) * size[1] + np.searchsorted(known, of_class)
-        return np.bincount(cell, values, minlength=size[0] * size[1]).reshape(size)
+        return np.bincount(cell, values, minlength=size[0] * size[1]).reshape(size).astype(np.float64)
 
     boxes = table(annotator[shared], classes[shared])
     right = shared[done.part_of[shared] >= 0]

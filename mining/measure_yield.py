@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from detectors.classes import ClassMap
 from mining import views
 from mining.committee import committee_of, primary_of
 from mining.config import Config
@@ -66,6 +67,7 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
         MiningError: no frame of any of them has labels.
     """
     report = StageReport("measure")
+    check(config)
     chosen = {batch_id: (night, marker) for (night, batch_id), marker in store.markers("select").items()}
     for batch_id in batch_ids:
         if batch_id not in chosen:
@@ -88,6 +90,14 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
             f"{'; '.join(report.problems) or 'no batch has labels yet'}; `mining import-labels` brings them in"
         )
     return report
+
+
+def check(config: Config) -> None:
+    """Refuse class names that the fleet does not have."""
+    fleet = ClassMap.load(config.classes_path).fleet
+    unknown = sorted(set(config.labels.classes) - set(fleet))
+    if unknown:
+        raise UsageError(f"labels.classes: {unknown[0]!r} is no fleet class; they are {', '.join(fleet)}")
 
 
 def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:

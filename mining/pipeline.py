@@ -7,6 +7,7 @@ footage --index-->  recordings, frames            packets only, nothing is decod
         --select--> selections                    SQL candidates, then diversity on embeddings
         --export--> images, manifests, exports    the same pixels, decoded again
 vendor  --import--> labels                        as they come back; not part of a night
+        --measure-> yields                        the errors that the primary had made in them
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mining import (
     find_scenes,
     import_labels,
     index_footage,
+    measure_yield,
     score_frames,
     select_batch,
 )
@@ -31,6 +33,7 @@ from mining.config import Config
 from mining.progress import LOG
 from mining.store import Store
 from mining.types import StageReport, UsageError
+from mining.yield_summary import Summary
 
 _T = TypeVar("_T")
 
@@ -179,3 +182,11 @@ def run_import(
                 annotator=annotator, add=add, accept_bad=accept_bad, dry_run=dry_run,
             )
         )  # fmt: skip
+
+
+def run_measure(config: Config, batch_ids: Sequence[str]) -> tuple[StageReport, Summary]:
+    """Measure batches against their labels, all that have some where none is named, and summarise them together."""
+    store = Store(config.store_path)
+    with store.writing():
+        report = _timed(lambda: measure_yield.run(store, config, batch_ids))
+    return report, measure_yield.summary(store, config, batch_ids)

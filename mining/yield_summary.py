@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 SEED = 0
 KINDS = ("missed", "false_alarms", "misplaced", "wrong_class")
 ARMS = ("mined", "random")
@@ -119,13 +119,13 @@ class Summary:
 def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEED) -> Summary:
     """Summarise measured frames. Two calls with the same rows give the same figures."""
     arm = np.asarray(measured.arm, np.str_)
-    total = np.sum([measured.errors[kind] for kind in KINDS], axis=0, dtype=np.int64)
+    total = np.stack([measured.errors[kind] for kind in KINDS]).sum(axis=0)
     _, drive = np.unique(np.asarray(measured.drive, np.str_), return_inverse=True)
     drives = int(drive.max(initial=-1)) + 1
     signals = list(measured.weights)
     # A percentile that could not be computed counts as the middle, as in hardness.
     middle = {name: np.nan_to_num(measured.percentiles[name], nan=0.5) for name in signals}
-    blends = _blends(middle, measured.weights)
+    rankable = np.column_stack([*_blends(middle, measured.weights), *middle.values()])
 
     def figures(rows: IntArray) -> Float64Array:
         """Every figure over these rows, in one order; NaN where there is none."""
@@ -138,9 +138,8 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
         lifts = [a / b if b > 0 else np.nan for a, b in (per_frame, per_object)]
         if len(rows) < _RANKED_FROM:
             return np.array([*per_frame, *per_object, *lifts, *[np.nan] * (1 + 2 * len(signals))])
-        ranks = [spearman(values[rows], total[rows]) for values in (*blends, *middle.values())]
-        whole, without, single = ranks[0], ranks[1 : 1 + len(signals)], ranks[1 + len(signals) :]
-        return np.array([*per_frame, *per_object, *lifts, whole, *single, *(whole - w for w in without)])
+        whole, without, single = np.split(spearman(rankable[rows], total[rows]), [1, 1 + len(signals)])
+        return np.array([*per_frame, *per_object, *lifts, *whole, *single, *(whole - without)])
 
     now = figures(np.arange(len(arm)))
     drawn = np.array([figures(rows) for rows in resampled(arm, drive, resamples, seed)]).reshape(-1, len(now))
@@ -191,14 +190,15 @@ def resampled(arm: NDArray[np.str_], drive: IntArray, times: int, seed: int) -> 
         yield np.concatenate([rng.choice(rows, len(rows)) if len(rows) else rows for rows in units])
 
 
-def spearman(a: NDArray[np.floating] | IntArray, b: NDArray[np.floating] | IntArray) -> float:
-    """Spearman's rank correlation, ties by mean rank; NaN where one does not vary."""
+def spearman(values: Float64Array, target: IntArray) -> Float64Array:
+    """[k] Spearman's rank correlation of each column of [F, k] with [F], ties by mean rank; NaN where one does not vary."""
     from scipy.stats import rankdata  # imported here: it takes a second
 
-    x, y = rankdata(a), rankdata(b)
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm > 0 else float("nan")
+    x, y = rankdata(values, axis=0), rankdata(target)
+    x, y = x - x.mean(axis=0), y - y.mean()
+    norm = np.sqrt((x * x).sum(axis=0) * (y @ y))
+    with np.errstate(invalid="ignore"):
+        return np.where(norm > 0, (x.T @ y) / norm, np.nan)
 
 
 def _blends(middle: Mapping[str, Float64Array], weights: Mapping[str, float]) -> list[Float64Array]:

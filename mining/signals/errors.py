@@ -88,7 +88,7 @@ def count_errors(
         )
         box_left[b[i]], object_left[t[j]] = False, False
         pairs.append(frame[b[i]])
-    wrong_class = np.empty(0, np.int64)
+    wrong_class: NDArray[np.integer] = np.empty(0, np.int64)
     if pair_classes:
         b, t = np.flatnonzero(box_left), np.flatnonzero(object_left & ~ignore)
         # As if all were of one class: those of the same class, were there any, are matched already.

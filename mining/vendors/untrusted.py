@@ -12,6 +12,7 @@ import stat
 import tempfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def read_bytes(path: Path) -> bytes:
                 raise DeliveryError(
                     f"{path}: {status.st_size:,} bytes, more than {LIMIT_BYTES:,}: no label file; split it"
                 )
-            return file.read(LIMIT_BYTES)
+            return file.read(status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DeliveryError(f"{path}: cannot be read: {reason}") from None
@@ -75,9 +76,9 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DeliveryError(
-            f"{path}: {_looks_like(content)}, not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
+        if _magic(content):
+            raise DeliveryError(f"{path}: {_magic(content)}; give the label file") from None
+        raise DeliveryError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     if "\0" in text:
         wide = len(content) > 1 and 0 in content[:2] and any(content[:2])
         what = "UTF-16 without a byte order mark" if wide else "it holds NUL bytes"
@@ -105,36 +106,46 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number from 1, value) for each line that is not blank; a line that does not parse is a ``BadLine``."""
     text = read_text(path)
     _check_density(path, text, "{[", ",")
-    bad_lines = 0
+    bad_lines, any_json = 0, False
     for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
-        value: Any
-        try:
-            value = _json(line)
-        except json.JSONDecodeError as error:
-            glued = error.msg == "Extra data" and line[error.pos] in "{["
-            value = BadLine("glued" if glued else "unreadable", f"no JSON: {error.msg}, column {error.colno}")
-        except (ValueError, RecursionError) as error:
-            value = BadLine("unreadable", _json_fault(error))
-        bad_lines += isinstance(value, BadLine)
+        value = parse_json(line)
+        bad = isinstance(value, BadLine)
+        bad_lines += bad
+        any_json = any_json or not bad or value.kind == "glued"
         if bad_lines > LIMIT_BAD_LINES:
             raise DeliveryError(
                 f"{path}: more than {LIMIT_BAD_LINES:,} lines are no JSON; it looks like {_looks_like_text(text)}"
             )
         yield number, value
+    if not any_json:
+        raise DeliveryError(f"{path}: no line is JSON; it looks like {_looks_like_text(text)}")
+
+
+def parse_json(text: str) -> Any:
+    """Parse one JSON value; what is none comes back as a ``BadLine``."""
+    try:
+        return _json(text)
+    except json.JSONDecodeError as error:
+        glued = error.msg == "Extra data" and text[error.pos] in "{["
+        return BadLine("glued" if glued else "unreadable", f"no JSON: {error.msg}, column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return BadLine("unreadable", _json_fault(error))
 
 
 def read_json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, record) of a JSON list, of one JSON object, or of JSON lines, as ``read_json_lines`` does."""
     text = read_text(path)
-    _check_density(path, text, "{[", ",")
-    try:
-        whole = _json(text)
-    except (ValueError, RecursionError):
-        yield from read_json_lines(path)
+    if text.lstrip().startswith("["):
+        yield from enumerate(read_json(path), start=1)
         return
-    yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
+    _check_density(path, text, "{[", ",")
+    whole = parse_json(text)
+    if isinstance(whole, BadLine):
+        yield from read_json_lines(path)
+    else:
+        yield 1, whole
 
 
 def read_xml(path: Path) -> Element:
@@ -195,18 +206,7 @@ def opened_zip(path: Path) -> Iterator[Path]:
             _unpack(path, folder)
         except DeliveryError:
             raise
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            EOFError,
-            zipfile.BadZipFile,
-            NotImplementedError,
-        ) as error:
-            raise DeliveryError(f"{path}: a zip that cannot be unpacked: {error}") from None
-        except Exception as error:  # zlib.error is no subclass of anything
-            if type(error).__module__ != "zlib":
-                raise
+        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DeliveryError(f"{path}: a zip that cannot be unpacked: {error}") from None
         yield folder
 
@@ -378,10 +378,13 @@ _TEXT = (
 )
 
 
+def _magic(content: bytes) -> str | None:
+    return next((what for magic, what in _MAGIC if content.startswith(magic)), None)
+
+
 def _looks_like(content: bytes) -> str:
-    for magic, what in _MAGIC:
-        if content.startswith(magic):
-            return what
+    if (what := _magic(content)) is not None:
+        return what
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _looks_like_text(content.decode("utf-16", errors="replace"))
     if b"\0" in content[:1000]:
