@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detectors.classes import ClassMap, normalise
 from mining.boxes import overlapping_pairs
 from mining.config import LabelsConfig
+from mining.types import UsageError
 from mining.vendors.labels import NO_FAULT, LabelledImage, Labels, Reject, Sent
 
 IntArray = NDArray[np.int64]
@@ -103,6 +104,14 @@ class Names:
             near = difflib.get_close_matches(normalise(name)[:_SHOWN], self.table, n=1, cutoff=0.6)
             self._hints[name] = f", did you mean {near[0]!r}?" if near else ""
         return self._hints.get(name, "")
+
+
+def asked_for(limits: LabelsConfig, fleet: Sequence[str]) -> tuple[str, ...]:
+    """List the fleet classes that the labelers were asked for: those of ``labels.classes``, else all of them."""
+    unknown = sorted(set(limits.classes) - set(fleet))
+    if unknown:
+        raise UsageError(f"labels.classes: {unknown[0]!r} is no fleet class; they are {', '.join(fleet)}")
+    return tuple(name for name in fleet if name in (limits.classes or fleet))
 
 
 def check_delivery(

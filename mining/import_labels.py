@@ -21,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from detectors.classes import ClassMap
-from mining.check_delivery import SURE, Checked, Fit, Names, check_delivery, count_kinds, measure_fit
+from mining.check_delivery import (
+    SURE,
+    Checked,
+    Fit,
+    Names,
+    asked_for,
+    check_delivery,
+    count_kinds,
+    measure_fit,
+)
 from mining.committee import sees_of
 from mining.config import Config
 from mining.label_checks import OBJECT_CONFIDENCE
@@ -163,11 +172,12 @@ def run(
     read_labels = _reader(vendor)
     fleet = ClassMap.load(config.classes_path)
     names = Names.of(fleet, config.labels.names)
+    asked = asked_for(config.labels, names.fleet)
     with store.connect() as con:
         sent, night, committee_id, lost = _sent(store, con, names.fleet, batch_id, vendor)
         delivery = digest(
             batch_id, vendor, _content(files), annotator, add,
-            names.fleet, sorted(names.table.items()), config.labels.max_overhang_px, IMPORT_VERSION,
+            names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
         earlier = [marker for marker in store.markers("import").values() if marker["delivery"] == delivery]
@@ -180,7 +190,7 @@ def run(
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
-        objects = _objects(store, con, sent, committee_id)
+        objects = _objects(store, con, sent, committee_id, asked)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
         found.refused = _against(checked, fit, config)
@@ -311,15 +321,17 @@ def _next_time(store: Store) -> datetime:
     return max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in times)])
 
 
-def _objects(store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None) -> Objects:
-    """What the committee sees in the batch; nothing where none has looked at it."""
+def _objects(
+    store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None, asked: Sequence[str]
+) -> Objects:
+    """What the committee sees in the batch, of the classes that were asked for; nothing where none has looked at it."""
     sees = {} if committee_id is None else sees_of(store, committee_id)
     known = np.zeros(len(sent.classes), bool)
     rows: list[dict[str, Any]] = []
     if any(len(seen) != len(known) for seen in sees.values()):
         raise _other_classes(sent)
     if sees:
-        known = np.any([np.asarray(seen, bool) for seen in sees.values()], axis=0)
+        known = np.any(list(sees.values()), axis=0) & np.isin(sent.classes, asked)
         knows = [
             {"detector": name, "class": sent.classes[i], "class_index": i + 1}  # SQL counts from 1
             for name, seen in sees.items()
@@ -335,8 +347,9 @@ def _objects(store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee
         ).fetchall()[0][0]
         if strange:
             raise _other_classes(sent)
-        asked = {"committee_id": committee_id, "confidence": min(OBJECT_CONFIDENCE, SURE)}
-        rows = con.sql(sql_file("preannotations"), params=asked).to_arrow_table().to_pylist()
+        parameters = {"committee_id": committee_id, "confidence": min(OBJECT_CONFIDENCE, SURE)}
+        found = con.sql(sql_file("preannotations"), params=parameters).to_arrow_table().to_pylist()
+        rows = [row for row in found if row["class"] in asked]
     position, column = _positions(sent), {name: i for i, name in enumerate(sent.classes)}
     rows.sort(key=lambda row: position[row["frame_id"]])
     edges = [[row[f"{edge}_px"] for edge in ("x1", "y1", "x2", "y2")] for row in rows]

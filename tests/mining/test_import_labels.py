@@ -234,11 +234,11 @@ def bad_delivery(folder: Path) -> Path:
 
 def test_too_many_bad_rows_refuse_the_whole_delivery(tmp_path: Path) -> None:
     store = exported(tmp_path)
-    before = {p for p in store.root.rglob("*")}
+    before = set(store.root.rglob("*"))
     with pytest.raises(RefusedDelivery, match=r"nothing.*2 of 10 rows are bad \(20.0%.*1 unknown_class, 1 outside; --accept-bad"
                        ) as refused:  # fmt: skip
         take(store, bad_delivery(tmp_path))
-    assert {p for p in store.root.rglob("*")} == before
+    assert set(store.root.rglob("*")) == before
     assert labels_of(store) == []
     assert refused.value.report.rejects == {"skipped": 1, "unknown_class": 1, "outside": 1}
     assert "did you mean 'car'?" in "\n".join(refused.value.report.reject_lines())
@@ -305,6 +305,10 @@ def test_what_the_committee_contradicts_is_listed(tmp_path: Path) -> None:
     assert over == [(name(0), "car", pytest.approx(0.9), ["a", "b"])]
     assert found.second_look == 1
     assert f"{name(0)}: car at 200, 0, 250, 60 is overlooked" in found.text()
+    # Of classes that the labelers were not asked for, none is overlooked.
+    assert take(store, file, conf=config(labels={"classes": ["truck"]}))[1].second_look == 0
+    with pytest.raises(UsageError, match="labels.classes: 'lorry' is no fleet class"):
+        take(store, file, conf=config(labels={"classes": ["lorry"]}))
 
 
 def test_without_a_committee_labels_are_taken_and_that_is_said(tmp_path: Path) -> None:
