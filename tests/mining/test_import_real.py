@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pytest
 
 from mining import config, import_labels, pipeline
 from mining.config import Config
-from mining.import_labels import ImportReport, RefusedDelivery
+from mining.import_labels import RefusedDelivery
+from mining.import_report import ImportReport
 from mining.store import Store
 from mining.types import StageReport
 
@@ -35,7 +35,6 @@ same_moment_once = false
 [export]
 vendors = ["coco"]
 """
-Taken = Callable[..., tuple[StageReport, ImportReport]]
 
 
 class Night:
@@ -140,7 +139,7 @@ def moved(
     elif how == "shuffled":
         image = rng.permutation(images)[image]
     elif how == "a tenth of the image to the right":
-        place = place + [64, 0, 0, 0]
+        place = place + np.array([64, 0, 0, 0])
     elif how == "scaled":
         place = place * 0.8
     elif how == "corner taken for the centre":
