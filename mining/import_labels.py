@@ -167,7 +167,7 @@ def run(
         sent, night, committee_id, lost = _sent(store, con, names.fleet, batch_id, vendor)
         delivery = digest(
             batch_id, vendor, _content(files), annotator, add,
-            names.fleet, sorted(names.table.items()), config.labels.max_overhang_px, IMPORT_VERSION,
+            names.fleet, sorted(names.table.items()), config.labels.classes, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
         earlier = [marker for marker in store.markers("import").values() if marker["delivery"] == delivery]
@@ -180,7 +180,7 @@ def run(
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
-        objects = _objects(store, con, sent, committee_id)
+        objects = _objects(store, con, sent, committee_id, config.labels.classes)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
         found.refused = _against(checked, fit, config)
@@ -311,8 +311,10 @@ def _next_time(store: Store) -> datetime:
     return max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in times)])
 
 
-def _objects(store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None) -> Objects:
-    """What the committee sees in the batch; nothing where none has looked at it."""
+def _objects(
+    store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None, wanted: Sequence[str]
+) -> Objects:
+    """What the committee sees in the batch, of the classes that were asked for; nothing where none has looked at it."""
     sees = {} if committee_id is None else sees_of(store, committee_id)
     known = np.zeros(len(sent.classes), bool)
     rows: list[dict[str, Any]] = []
@@ -337,6 +339,7 @@ def _objects(store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee
             raise _other_classes(sent)
         asked = {"committee_id": committee_id, "confidence": min(OBJECT_CONFIDENCE, SURE)}
         rows = con.sql(sql_file("preannotations"), params=asked).to_arrow_table().to_pylist()
+        rows = [row for row in rows if row["class"] in (wanted or sent.classes)]
     position, column = _positions(sent), {name: i for i, name in enumerate(sent.classes)}
     rows.sort(key=lambda row: position[row["frame_id"]])
     edges = [[row[f"{edge}_px"] for edge in ("x1", "y1", "x2", "y2")] for row in rows]

@@ -142,36 +142,16 @@ def deliver(
         width,
         height,
     ) in rows:
-        own = np.flatnonzero(frame_index == index)
         drawn = tuple(
             PreAnnotation(night.classes[of_class[i]], 1.0, *boxes_px[i].tolist(), detectors=("labeler",))
-            for i in own.tolist()
+            for i in np.flatnonzero(frame_index == index).tolist()
         )
         name = f"images/{Path(uri).name}"
-        images.append(
-            DeliveredImage(
-                frame_id,
-                name,
-                name,
-                sha256,
-                width,
-                height,
-                rank,
-                arm,
-                None,
-                "",
-                0.0,
-                0.0,
-                drive_id,
-                None,
-                camera,
-                datetime(2026, 1, 1, tzinfo=UTC),
-                recording_id,
-                index,
-                pts_ns,
-                drawn,
-            )  # fmt: skip
-        )
+        image = DeliveredImage(
+            frame_id, name, name, sha256, width, height, rank, arm, None, "", 0.0, 0.0, drive_id, None, camera,
+            datetime(2026, 1, 1, tzinfo=UTC), recording_id, index, pts_ns, drawn,
+        )  # fmt: skip
+        images.append(image)
     folder.mkdir(parents=True)
     write_manifest(Delivery(night.batch_id, night.classes, tuple(images)), folder)
 
