@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detectors.classes import ClassMap, normalise
 from mining.boxes import overlapping_pairs
 from mining.config import LabelsConfig
+from mining.types import UsageError
 from mining.vendors.labels import NO_FAULT, LabelledImage, Labels, Reject, Sent
 
 IntArray = NDArray[np.int64]
@@ -105,6 +106,14 @@ class Names:
         return self._hints.get(name, "")
 
 
+def asked_for(limits: LabelsConfig, fleet: Sequence[str]) -> tuple[str, ...]:
+    """List the fleet classes that the labelers were asked for: those of ``labels.classes``, else all of them."""
+    unknown = sorted(set(limits.classes) - set(fleet))
+    if unknown:
+        raise UsageError(f"labels.classes: {unknown[0]!r} is no fleet class; they are {', '.join(fleet)}")
+    return tuple(name for name in fleet if name in (limits.classes or fleet))
+
+
 def check_delivery(
     labels: Labels, sent: Sent, names: Names, limits: LabelsConfig, annotator: str | None = None
 ) -> Checked:
@@ -153,7 +162,8 @@ def check_delivery(
     finite = np.isfinite(px).all(axis=1)
     with np.errstate(invalid="ignore"):
         reject(~finite, "not_finite")
-        reject(_flat(px), "no_area")
+        # Also what the tables' 32 bits leave no area.
+        reject(_flat(px) | (_flat(inside) & (overhang == 0)), "no_area")
         reject((overhang > limits.max_overhang_px) | _flat(inside), "outside")
         reject((classes == -1) | ((classes == -2) & ignore), "other_class")
         reject(classes == -2, "unknown_class")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,9 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from detectors.classes import ClassMap
-from mining.check_delivery import SURE, Checked, Fit, Names, check_delivery, count_kinds, measure_fit
+from mining.check_delivery import (
+    SURE,
+    Checked,
+    Fit,
+    Names,
+    asked_for,
+    check_delivery,
+    count_kinds,
+    measure_fit,
+)
 from mining.committee import sees_of
 from mining.config import Config
+from mining.import_report import ImportReport
 from mining.label_checks import OBJECT_CONFIDENCE
 from mining.label_rows import Drawn, Import, Objects, tables_of
 from mining.store import Store, digest, sql_file
@@ -37,88 +47,6 @@ IMPORT_VERSION = 1
 _NAMED = 20
 _WORST = 5
 _KNOWS = pa.schema([("detector", pa.string()), ("class", pa.string()), ("class_index", pa.int32())])
-
-
-@dataclass(slots=True)
-class ImportReport:
-    """What a delivery brought, for people and for ``--json``."""
-
-    batch_id: str
-    vendor: str
-    import_id: str | None = None
-    """None where nothing was taken in."""
-    refused: list[str] = field(default_factory=list)
-    """What speaks against the delivery as a whole; taken in nevertheless where ``import_id`` says so."""
-    unchanged: bool = False
-    """The same delivery stands already."""
-    frames: int = 0
-    """Frames that the delivery labels."""
-    boxes: int = 0
-    """Boxes taken in, of all annotators."""
-    empty_frames: int = 0
-    """Frames that all who labelled them found empty."""
-    clipped: int = 0
-    """Boxes that hung over the image's edge by less than the limit."""
-    rows: int = 0
-    bad_rows: int = 0
-    rejects: dict[str, int] = field(default_factory=dict)
-    """By kind."""
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first reject of each kind."""
-    fit: dict[str, float] | None = None
-    """How the labels lie beside the committee's sure objects: sure, met, fitted."""
-    annotators: list[dict[str, Any]] = field(default_factory=list)
-    """Who shared frames with another: annotator, frames, boxes, agreement over all classes."""
-    second_look: int = 0
-    """Labels, and objects that the labels lack, which the committee contradicts: rows of the view ``second_look``."""
-    worst: list[dict[str, Any]] = field(default_factory=list)
-    """The first of them."""
-    batch_frames: int = 0
-    without_labels: int = 0
-    """Frames of the batch that no import has labelled."""
-    without_labels_named: list[str] = field(default_factory=list)
-    """The first of them, in the order of the batch."""
-
-    def text(self) -> str:
-        """Say it to a person."""
-        if self.unchanged:
-            return f"{self.batch_id}: this delivery stands already, as import {self.import_id}; nothing to do\n{self._lacking()}"
-        lines = [
-            f"{self.batch_id}: {self.boxes} boxes in {self.frames} frames, {self.empty_frames} of them empty"
-            + (f"; {self.clipped} boxes clipped to the image" if self.clipped else "")
-        ]
-        lines += self.reject_lines()
-        if self.annotators:
-            lines.append("annotators who shared frames")
-            lines += [
-                f"  {a['annotator'] or '(not named)':24} {a['frames']} frames, {a['boxes']} boxes, agreement "
-                + ("-" if a["agreement"] is None else f"{a['agreement']:.0%}")
-                for a in self.annotators
-            ]
-        if self.second_look:
-            lines.append(f"{self.second_look} worth a second look (view second_look), the worst first")
-            lines += [f"  {_told(row)}" for row in self.worst]
-        lines.append(self._lacking())
-        if self.import_id is not None:
-            lines.append(f"import {self.import_id}")
-        return "\n".join(lines)
-
-    def reject_lines(self) -> list[str]:
-        """What was not taken in, by kind, with an example each."""
-        if not self.rejects:
-            return []
-        lines = [f"not taken in: {self.bad_rows} of {self.rows} rows for a fault"]
-        for kind, count in self.rejects.items():
-            mark = " (no fault)" if kind in NO_FAULT else ""
-            lines.append(f"  {kind:14} {count:6}{mark}  {self.examples[kind]}")
-        return lines
-
-    def _lacking(self) -> str:
-        if not self.without_labels:
-            return f"all {self.batch_frames} frames of the batch have labels"
-        more = ", ..." if self.without_labels > len(self.without_labels_named) else ""
-        named = ", ".join(self.without_labels_named)
-        return f"{self.without_labels} of {self.batch_frames} frames still without labels: {named}{more}"
 
 
 class RefusedDelivery(DeliveryError):
@@ -163,11 +91,12 @@ def run(
     read_labels = _reader(vendor)
     fleet = ClassMap.load(config.classes_path)
     names = Names.of(fleet, config.labels.names)
+    asked = asked_for(config.labels, names.fleet)
     with store.connect() as con:
         sent, night, committee_id, lost = _sent(store, con, names.fleet, batch_id, vendor)
         delivery = digest(
             batch_id, vendor, _content(files), annotator, add,
-            names.fleet, sorted(names.table.items()), config.labels.classes, config.labels.max_overhang_px, IMPORT_VERSION,
+            names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
         earlier = [marker for marker in store.markers("import").values() if marker["delivery"] == delivery]
@@ -180,7 +109,7 @@ def run(
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
-        objects = _objects(store, con, sent, committee_id, config.labels.classes)
+        objects = _objects(store, con, sent, committee_id, asked)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
         found.refused = _against(checked, fit, config)
@@ -312,7 +241,7 @@ def _next_time(store: Store) -> datetime:
 
 
 def _objects(
-    store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None, wanted: Sequence[str]
+    store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None, asked: Sequence[str]
 ) -> Objects:
     """What the committee sees in the batch, of the classes that were asked for; nothing where none has looked at it."""
     sees = {} if committee_id is None else sees_of(store, committee_id)
@@ -321,7 +250,7 @@ def _objects(
     if any(len(seen) != len(known) for seen in sees.values()):
         raise _other_classes(sent)
     if sees:
-        known = np.any([np.asarray(seen, bool) for seen in sees.values()], axis=0)
+        known = np.any(list(sees.values()), axis=0) & np.isin(sent.classes, asked)
         knows = [
             {"detector": name, "class": sent.classes[i], "class_index": i + 1}  # SQL counts from 1
             for name, seen in sees.items()
@@ -337,9 +266,9 @@ def _objects(
         ).fetchall()[0][0]
         if strange:
             raise _other_classes(sent)
-        asked = {"committee_id": committee_id, "confidence": min(OBJECT_CONFIDENCE, SURE)}
-        rows = con.sql(sql_file("preannotations"), params=asked).to_arrow_table().to_pylist()
-        rows = [row for row in rows if row["class"] in (wanted or sent.classes)]
+        parameters = {"committee_id": committee_id, "confidence": min(OBJECT_CONFIDENCE, SURE)}
+        found = con.sql(sql_file("preannotations"), params=parameters).to_arrow_table().to_pylist()
+        rows = [row for row in found if row["class"] in asked]
     position, column = _positions(sent), {name: i for i, name in enumerate(sent.classes)}
     rows.sort(key=lambda row: position[row["frame_id"]])
     edges = [[row[f"{edge}_px"] for edge in ("x1", "y1", "x2", "y2")] for row in rows]
@@ -446,16 +375,6 @@ def _tell_lacking(
     )
     lacking = [image.frame_id for image in sent.images if image.frame_id not in there]
     found.without_labels, found.without_labels_named = len(lacking), lacking[:_NAMED]
-
-
-def _told(row: dict[str, Any]) -> str:
-    at = ", ".join(f"{row[f'{edge}_px']:.0f}" for edge in ("x1", "y1", "x2", "y2"))
-    what = {
-        "badly_placed": f"{row['class']} at {at} is badly placed",
-        "swapped": f"{row['class']} at {at} looks like {row['seen_class']}",
-        "overlooked": f"{row['seen_class']} at {at} is overlooked",
-    }[row["kind"]]
-    return f"{row['frame_id']}: {what} (quality {row['quality']:.2f})"
 
 
 def as_dict(stage: StageReport, found: ImportReport) -> dict[str, Any]:

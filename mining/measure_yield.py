@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from detectors.classes import ClassMap
 from mining import views
+from mining.check_delivery import asked_for
 from mining.committee import committee_of, primary_of
 from mining.config import Config
 from mining.schemas import YIELDS
@@ -94,10 +95,7 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
 
 def check(config: Config) -> None:
     """Refuse class names that the fleet does not have."""
-    fleet = ClassMap.load(config.classes_path).fleet
-    unknown = sorted(set(config.labels.classes) - set(fleet))
-    if unknown:
-        raise UsageError(f"labels.classes: {unknown[0]!r} is no fleet class; they are {', '.join(fleet)}")
+    asked_for(config.labels, ClassMap.load(config.classes_path).fleet)
 
 
 def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:

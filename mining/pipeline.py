@@ -30,6 +30,7 @@ from mining import (
 )
 from mining.committee import committee_of
 from mining.config import Config
+from mining.import_report import ImportReport
 from mining.progress import LOG
 from mining.store import Store
 from mining.types import StageReport, UsageError
@@ -172,7 +173,7 @@ def run_import(
     add: bool = False,
     accept_bad: bool = False,
     dry_run: bool = False,
-) -> tuple[StageReport, import_labels.ImportReport]:
+) -> tuple[StageReport, ImportReport]:
     """Take in the labels of a batch: see ``import_labels.run``."""
     store = Store(config.store_path)
     with store.writing():
