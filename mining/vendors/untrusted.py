@@ -12,6 +12,7 @@ import stat
 import tempfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def read_bytes(path: Path) -> bytes:
                 raise DeliveryError(
                     f"{path}: {status.st_size:,} bytes, more than {LIMIT_BYTES:,}: no label file; split it"
                 )
-            return file.read(LIMIT_BYTES)
+            return file.read(status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DeliveryError(f"{path}: cannot be read: {reason}") from None
@@ -105,7 +106,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number from 1, value) for each line that is not blank; a line that does not parse is a ``BadLine``."""
     text = read_text(path)
     _check_density(path, text, "{[", ",")
-    bad_lines = 0
+    bad_lines, any_json = 0, False
     for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
@@ -117,24 +118,31 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             value = BadLine("glued" if glued else "unreadable", f"no JSON: {error.msg}, column {error.colno}")
         except (ValueError, RecursionError) as error:
             value = BadLine("unreadable", _json_fault(error))
-        bad_lines += isinstance(value, BadLine)
+        bad = isinstance(value, BadLine)
+        bad_lines += bad
+        any_json = any_json or not bad or value.kind == "glued"
         if bad_lines > LIMIT_BAD_LINES:
             raise DeliveryError(
                 f"{path}: more than {LIMIT_BAD_LINES:,} lines are no JSON; it looks like {_looks_like_text(text)}"
             )
         yield number, value
+    if not any_json:
+        raise DeliveryError(f"{path}: no line is JSON; it looks like {_looks_like_text(text)}")
 
 
 def read_json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, record) of a JSON list, of one JSON object, or of JSON lines, as ``read_json_lines`` does."""
     text = read_text(path)
+    if text.lstrip().startswith("["):
+        yield from enumerate(read_json(path), start=1)
+        return
     _check_density(path, text, "{[", ",")
     try:
         whole = _json(text)
     except (ValueError, RecursionError):
         yield from read_json_lines(path)
-        return
-    yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
+    else:
+        yield 1, whole
 
 
 def read_xml(path: Path) -> Element:
@@ -195,18 +203,7 @@ def opened_zip(path: Path) -> Iterator[Path]:
             _unpack(path, folder)
         except DeliveryError:
             raise
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            EOFError,
-            zipfile.BadZipFile,
-            NotImplementedError,
-        ) as error:
-            raise DeliveryError(f"{path}: a zip that cannot be unpacked: {error}") from None
-        except Exception as error:  # zlib.error is no subclass of anything
-            if type(error).__module__ != "zlib":
-                raise
+        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DeliveryError(f"{path}: a zip that cannot be unpacked: {error}") from None
         yield folder
 
