@@ -159,7 +159,7 @@ def _read_v1(row: dict[str, Any], place: str, found: Found) -> None:
 
 
 def _frame(about: dict[str, Any], frame: object) -> dict[str, Any]:
-    return {**about, "file_name": f"{about['file_name']} frame {frame}", "frame_id": None}
+    return {**about, "file_name": f"frame {frame} of a video", "frame_id": None}
 
 
 def _add(

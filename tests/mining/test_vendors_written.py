@@ -104,7 +104,8 @@ def test_panlabel_reads_the_same_boxes(vendor: str, tmp_path: Path) -> None:
     for one in ir["annotations"]:
         corners = [one["bbox"][key] for key in ("xmin", "ymin", "xmax", "ymax")]
         found[frames[one["image_id"]]].append((classes[one["category_id"]], *corners))
-    _assert_same({frame: sorted(boxes) for frame, boxes in found.items()}, boxes_of(delivery))
+    expected = boxes_of(delivery)  # panlabel sorts the boxes of some formats
+    _assert_same(*({frame: sorted(boxes) for frame, boxes in side.items()} for side in (found, expected)))
 
 
 @pytest.mark.parametrize("vendor", WRITTEN)
