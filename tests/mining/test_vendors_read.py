@@ -209,6 +209,15 @@ def test_a_cvat_job_counts_frames_as_its_task(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_cvat_tracks_that_stand_for_very_many_boxes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mining.vendors.cvat.LIMIT_TRACKED_BOXES", 100)
+    assert len(_given("cvat", tmp_path, _video(_track((0, 0, 0)) * 25)).images[0].boxes) == 25
+    with pytest.raises(DeliveryError, match="split the task"):
+        _given("cvat", tmp_path, _video(_track((0, 0, 0)) * 26))
+
+
 def test_cvat_tracks_of_several_tasks_are_refused(tmp_path: Path) -> None:
     text = "<annotations><meta><project><tasks><task/><task/></tasks></project></meta>"
     with pytest.raises(DeliveryError, match="several tasks"):

@@ -67,9 +67,13 @@ def sent_of(delivery: Delivery) -> Sent:
     )
 
 
-def boxes_of(delivery: Delivery) -> Boxes:
+def boxes_of(delivery: Delivery, vendor: str) -> Boxes:
     return {
-        one.frame_id: [(b.class_name, b.x1_px, b.y1_px, b.x2_px, b.y2_px) for b in one.boxes]
+        one.frame_id: [
+            (b.class_name, b.x1_px, b.y1_px, b.x2_px, b.y2_px)
+            for b in one.boxes
+            if not (b.in_doubt and vendor == "labelbox")  # which cannot mark it
+        ]
         for one in delivery.images
     }
 
