@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
+    if len(set(options.formats)) != 2:
+        raise UsageError("--formats takes two formats")
     night = labelled_night.run(
         folder, options.labels, options.images, options.detectors, classes=options.classes,
         budget=options.frames, random_share=options.random_share, strategy=options.strategy,
     )  # fmt: skip
-    if len(options.formats) != 2 or len(set(options.formats)) != 2:
-        raise UsageError("--formats takes two formats")
     rows: dict[str, list[tuple[Any, ...]]] = {}
     standing: dict[str, int] = {}
     found: Summary | None = None
