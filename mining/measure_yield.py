@@ -68,7 +68,8 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
         MiningError: no frame of any of them has labels.
     """
     report = StageReport("measure")
-    check(config)
+    fleet = ClassMap.load(config.classes_path).fleet
+    asked = asked_for(config.labels, fleet) if config.labels.classes else None
     chosen = {batch_id: (night, marker) for (night, batch_id), marker in store.markers("select").items()}
     for batch_id in batch_ids:
         if batch_id not in chosen:
@@ -85,17 +86,12 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
                 report.problems.append(f"{batch_id}: none of its frames has labels yet")
                 continue
             night, marker = chosen[batch_id]
-            _measure(store, con, _batch(store, config, batch_id, night, marker), report)
+            _measure(store, con, _batch(store, config, batch_id, night, marker, asked), report)
     if not report.done and not report.unchanged:
         raise MiningError(
             f"{'; '.join(report.problems) or 'no batch has labels yet'}; `mining import-labels` brings them in"
         )
     return report
-
-
-def check(config: Config) -> None:
-    """Refuse class names that the fleet does not have."""
-    asked_for(config.labels, ClassMap.load(config.classes_path).fleet)
 
 
 def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:
@@ -125,7 +121,14 @@ def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:
     )
 
 
-def _batch(store: Store, config: Config, batch_id: str, night: date, marker: dict[str, Any]) -> _Batch:
+def _batch(
+    store: Store,
+    config: Config,
+    batch_id: str,
+    night: date,
+    marker: dict[str, Any],
+    asked: Sequence[str] | None,
+) -> _Batch:
     """Find out whose errors count: as it was written down with the choice, or from a config of the same committee."""
     primary = marker.get("primary")
     if primary is None:
@@ -141,14 +144,13 @@ def _batch(store: Store, config: Config, batch_id: str, night: date, marker: dic
             f"batch {batch_id}: the store holds nothing of what committee {marker['committee_id']} can see; measure it where "
             "it was detected"
         )
-    asked = set(config.labels.classes or primary["classes"])
     return _Batch(
         batch_id=batch_id,
         night=night,
         committee_id=marker["committee_id"],
         detector=primary["detector"],
         threshold=primary["threshold"],
-        classes=tuple(name for name in primary["classes"] if name in asked),
+        classes=tuple(name for name in primary["classes"] if asked is None or name in asked),
     )
 
 

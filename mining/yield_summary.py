@@ -190,7 +190,7 @@ def resampled(arm: NDArray[np.str_], drive: IntArray, times: int, seed: int) -> 
         yield np.concatenate([rng.choice(rows, len(rows)) if len(rows) else rows for rows in units])
 
 
-def spearman(values: Float64Array, target: IntArray) -> Float64Array:
+def spearman(values: Float64Array, target: NDArray[np.floating] | IntArray) -> Float64Array:
     """[k] Spearman's rank correlation of each column of [F, k] with [F], ties by mean rank; NaN where one does not vary."""
     from scipy.stats import rankdata  # imported here: it takes a second
 

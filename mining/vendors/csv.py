@@ -11,7 +11,7 @@ from pathlib import Path
 from mining.vendors.delivery import Delivery, image_row
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, number, opened, size_px
-from mining.vendors.untrusted import read_text
+from mining.vendors.untrusted import looks_like, read_text, wrong_format
 
 CORNERS = ("x1_px", "y1_px", "x2_px", "y2_px")
 _BOX_COLUMNS = ("frame_id", "image", "class_name", *CORNERS, "confidence", "detectors", "in_doubt")
@@ -81,6 +81,10 @@ def _read(file: File, reading: Reading) -> None:
     try:
         columns = table.fieldnames or []
         lacking = [name for name in ("class_name", *CORNERS) if name not in columns]
+        if lacking and looks_like(file.path) not in {"CSV", "plain text", "an empty file"}:
+            raise wrong_format(
+                file.path, f"CSV of boxes (columns frame_id, class_name, {', '.join(CORNERS)})"
+            )
         if lacking or not {"frame_id", "image"} & set(columns):
             raise DeliveryError(
                 f"{file.name}: has no column {lacking[0] if lacking else 'frame_id or image'!r}; columns are "
@@ -88,7 +92,7 @@ def _read(file: File, reading: Reading) -> None:
             )
         for row in table:
             place = f"{file.name}: line {table.line_num}"
-            more = row.pop(None, None)  # type: ignore[call-overload]
+            more = row.pop(None, None)
             if more is not None or None in row.values():
                 kind = "glued" if more is not None and len(more) >= len(columns) - 1 else "unreadable"
                 reading.rejects.append(

@@ -28,7 +28,10 @@ from mining.vendors.records import (
     size,
     turned,
 )
-from mining.vendors.untrusted import LIMIT_PARTS, read_xml, wrong_format
+from mining.vendors.untrusted import read_xml, wrong_format
+
+LIMIT_TRACKED_BOXES = 2_000_000
+"""Of one file: a few tracks stand for a box on every frame."""
 
 _ATTRIBUTES = (("confidence", "text"), ("detectors", "text"), ("in_doubt", "checkbox"))
 _NO_SHAPE = frozenset({"attribute"})
@@ -227,8 +230,8 @@ def _read_tracks(
                 found.reject(place, "unsupported", str(error))
         for index, corners in _positions(shapes, frames):
             made += 1
-            if made > LIMIT_PARTS:
-                raise DeliveryError(f"{file}: more than {LIMIT_PARTS:,} boxes; split the task")
+            if made > LIMIT_TRACKED_BOXES:
+                raise DeliveryError(f"{file}: more than {LIMIT_TRACKED_BOXES:,} boxes; split the task")
             place = f"{name}: track {track_number}, frame {first + index * step}"
             boxes.setdefault(index, []).append(LabelledBox(str(label), *corners, place=place))
     width, height = size(_texts(root, "meta/task/original_size") or _texts(root, "meta/job/original_size"))

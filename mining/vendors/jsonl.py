@@ -31,7 +31,9 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     with opened(files, (".jsonl", ".ndjson")) as found:
         for file in found:
             lines = list(read_json_lines(file.path))
-            if not any(isinstance(line, dict) for _, line in lines):
+            if not any(
+                isinstance(line, dict) and {"boxes", "preannotations"} & set(line) for _, line in lines
+            ):
                 raise wrong_format(file.path, "file of JSON lines (one object an image)")
             for row, line in lines:
                 _read(line, f"{file.name}: line {row}", reading)

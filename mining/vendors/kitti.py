@@ -16,8 +16,8 @@ from mining.vendors.untrusted import looks_like, read_text, wrong_format
 
 _COLUMNS = {15, 16}
 _DONT_CARE = "dontcare"
-# A number that runs into the name of the next record's type.
-_GLUED = re.compile(r"(?<![^\W\d_])(-?\d+(?:\.\d+)?)(?=[^\W\d]{2})")
+# A number with the next record's type behind it.
+_GLUED = re.compile(r"(?<![^\W\d_])(-?\d+(?:\.\d+)?)\s*(?=[^\W\d]{2})")
 
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:

@@ -33,7 +33,8 @@ _NAMESPACE = uuid.UUID("6f5d4a44-3c0f-4c60-9d57-0f3a52a1f7d1")
 def write_manifest(delivery: Delivery, folder: Path) -> None:
     """Write ``labelbox_data_rows.json`` (images, to import first) and ``labelbox.ndjson`` (predictions on them).
 
-    The global key is the frame id. A prediction has no room for the members that saw the object, nor for doubt.
+    The global key is the frame id. A prediction has no room for the members that saw the object, nor for a mark of
+    doubt: boxes in doubt are left out.
     """
     rows = [
         {"row_data": image.uri, "global_key": image.frame_id, "media_type": "IMAGE"}
@@ -45,6 +46,8 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
     with (folder / "labelbox.ndjson").open("w", encoding="utf-8", newline="\n") as file:
         for image in delivery.images:
             for index, box in enumerate(image.boxes):
+                if box.in_doubt:
+                    continue
                 prediction = {
                     "uuid": str(
                         uuid.uuid5(_NAMESPACE, f"{delivery.batch_id}/{image.frame_id}/{index}")
@@ -159,7 +162,7 @@ def _read_v1(row: dict[str, Any], place: str, found: Found) -> None:
 
 
 def _frame(about: dict[str, Any], frame: object) -> dict[str, Any]:
-    return {**about, "file_name": f"{about['file_name']} frame {frame}", "frame_id": None}
+    return {**about, "file_name": f"frame {frame} of a video", "frame_id": None}
 
 
 def _add(

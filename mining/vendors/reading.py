@@ -34,19 +34,16 @@ def opened(files: Sequence[Path], endings: Collection[str]) -> Iterator[list[Fil
     ``delivery.json`` is ours and left out. Raises ``DeliveryError`` where a path holds none.
     """
     with ExitStack() as stack:
-        found: list[File] = []
+        found: dict[Path, File] = {}
         for given in files:
             root = stack.enter_context(opened_zip(given))
             paths = [path for path in files_of(root, endings) if path.name != CONTENTS]
             if not paths:
                 raise DeliveryError(f"{given}: holds no {' or '.join(sorted(endings))} file; check --vendor")
-            found += [
-                File(
-                    path, given.name if path == root else f"{given.name}/{path.relative_to(root).as_posix()}"
-                )
-                for path in paths
-            ]
-        yield found
+            for path in paths:
+                name = given.name if path == root else f"{given.name}/{path.relative_to(root).as_posix()}"
+                found.setdefault(path.resolve(), File(path, name))  # a file that was named twice is read once
+        yield list(found.values())
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Scalabel (doc.scalabel.ai/format.html), the format of BDD100K: frames with labels, out and back.
 
-A polygon without a box is read as its enclosing box; open polylines, 3D boxes, masks and graphs are unsupported.
+A polygon without a box is read as its enclosing box; open polylines, 3D boxes, masks, graphs and what
+is said of a group of frames are unsupported.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
                 _read_frame(frame, place, found)
             else:
                 found.reject(place, "unreadable", "no name, or labels that are no list")
+        for count, group in enumerate(may(document, "groups", list) or [], start=1):
+            for index, _ in enumerate(may(group, "labels", list) or [], start=1):
+                place = f"{name}: group {count}, label {index}"
+                found.reject(place, "unsupported", "a label of a group of frames is of no image")
     return found.labels()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element  # noqa: S405 - the type; `untrusted` parses
+from xml.etree.ElementTree import Element
 
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, digest_beside, number, opened, size_px
@@ -31,7 +31,8 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 def _image(root: Element, file: File, sent: Sent) -> LabelledImage:
     # Images are renamed after they were labelled, and <filename> stays: the XML file's own name counts too.
     written = (root.findtext("filename") or "").strip()
-    name = written if sent.named(written) else file.path.name
+    renamed = not sent.named(written) and sent.named(file.path.name)
+    name = file.path.name if renamed or not written else written
     return LabelledImage(
         place=file.name,
         file_name=name,

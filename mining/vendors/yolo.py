@@ -20,7 +20,7 @@ _YAML = (".yaml", ".yml")
 _NAMES = (".names",)
 _NO_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
 """Lists that lie among the label files of other tools."""
-_LIMIT_YAML_CHARACTERS = 1_000_000
+_LIMIT_YAML_CHARACTERS = 200_000
 """PyYAML takes seconds for so many; a list of classes is short."""
 
 
@@ -161,5 +161,7 @@ def _names_of_yaml(file: File) -> dict[int, str]:
     except (yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError):
         result = {}
     if not result or not all(isinstance(name, str) for name in result.values()):
-        raise DeliveryError(f"{file.name}: no YAML with a list `names` of class names; check --vendor")
+        raise DeliveryError(
+            f"{file.name}: no YAML with a list `names` of class names; take it out of the folder, or mend it"
+        )
     return result

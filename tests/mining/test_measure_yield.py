@@ -223,6 +223,40 @@ def test_the_summary_joins_what_selection_knew(store: Store) -> None:
     assert json.loads(json.dumps(measure_text.as_dict(got)))["arms"]["mined"]["per_frame"] == 2.0
 
 
+def test_second_look_lists_what_the_committee_contradicts_in_labels_that_stand(store: Store) -> None:
+    poor = {"location_quality": 0.2, "class_quality": 1.0, "label_index": 0}
+    swapped = {"class_quality": 0.1, "seen_class": "truck", "label_index": 1}
+    fine = {"location_quality": 0.9, "class_quality": 1.0, "label_index": 2}
+    missing = {
+        "batch_id": BATCH,
+        "frame_id": F[0],
+        "class": "bus",
+        "overlooked_quality": 0.15,
+        "detectors": ["a", "b"],
+    }
+    old = {**missing, "overlooked_quality": 0.01}
+    at = datetime(2026, 3, 20, tzinfo=UTC)
+    for minute, name, labels, lacking in (
+        (0, "i1", [label(F[0], "car", BOX, location_quality=0.0)], [old]),
+        (1, "i2", [label(F[0], "car", BOX, **poor), label(F[0], "car", OTHER, **swapped), label(F[0], "car", FAR, **fine)],
+         [missing, {**missing, "overlooked_quality": 0.9}]),
+    ):  # fmt: skip
+        tables = {t: table(t, []) for t in STAGE_TABLES["import"]}
+        stamp = {"import_id": name, "imported_at": at + timedelta(minutes=minute)}
+        tables["labels"] = table("labels", [{**row, **stamp} for row in labels])
+        tables["overlooked"] = table("overlooked", [{**row, "import_id": name} for row in lacking])
+        store.commit("import", NIGHT, name, tables, digest=name)
+    with store.connect() as con:
+        rows = con.execute(
+            "SELECT kind, round(quality, 2), class, seen_class, label_index FROM second_look"
+        ).fetchall()
+    assert rows == [
+        ("swapped", pytest.approx(0.1), "car", "truck", 1),
+        ("overlooked", pytest.approx(0.15), None, "bus", None),
+        ("badly_placed", pytest.approx(0.2), "car", None, 0),
+    ]
+
+
 def measured(
     arm: list[str],
     missed: Any,

@@ -331,6 +331,7 @@ def test_links_and_devices_in_a_zip_are_refused(kind: int, tmp_path: Path) -> No
     _refused(lambda: _opened(_zip(tmp_path / "l.zip", {"a.txt": b"/etc/passwd"}, mode=kind | 0o777)), "link")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     "names",
     [("a.txt", "A.TXT"), ("é.txt", "e\u0301.txt"), ("a.txt", "a.txt"), ("a", "a/b.txt"), ("x" * 300,)],

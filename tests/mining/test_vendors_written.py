@@ -67,7 +67,7 @@ def test_what_is_written_comes_back_whole(
     written = write(vendor, delivery, tmp_path_factory.mktemp("batch"))
     labels = _read(vendor, as_labelled(vendor, written), delivery)
     assert labels.rejects == ()
-    _assert_same(boxes_read(labels, sent_of(delivery)), boxes_of(delivery))
+    _assert_same(boxes_read(labels, sent_of(delivery)), boxes_of(delivery, vendor))
 
 
 def _panlabel(*arguments: str) -> str:
@@ -104,7 +104,8 @@ def test_panlabel_reads_the_same_boxes(vendor: str, tmp_path: Path) -> None:
     for one in ir["annotations"]:
         corners = [one["bbox"][key] for key in ("xmin", "ymin", "xmax", "ymax")]
         found[frames[one["image_id"]]].append((classes[one["category_id"]], *corners))
-    _assert_same({frame: sorted(boxes) for frame, boxes in found.items()}, boxes_of(delivery))
+    expected = boxes_of(delivery, vendor)  # panlabel sorts the boxes of some formats
+    _assert_same(*({frame: sorted(boxes) for frame, boxes in side.items()} for side in (found, expected)))
 
 
 @pytest.mark.parametrize("vendor", WRITTEN)
@@ -161,7 +162,9 @@ def test_confidence_members_and_doubt_are_carried_as_far_as_each_format_can(tmp_
     expected = [
         (b.confidence, "+".join(b.detectors), b.in_doubt) for one in delivery.images for b in one.boxes
     ]
-    assert seen.pop("labelbox") == [(confidence, None, None) for confidence, _, _ in expected]
+    assert seen.pop("labelbox") == [
+        (confidence, None, None) for confidence, _, in_doubt in expected if not in_doubt
+    ]
     assert seen == dict.fromkeys(seen, expected)
 
 

@@ -15,7 +15,7 @@ from mining.vendors.delivery import DeliveredImage, Delivery, PreAnnotation
 from mining.vendors.labels import Labels, Sent, SentImage
 
 Boxes = dict[str, list[tuple[str, float, float, float, float]]]
-"""Boxes by frame: class, x1, y1, x2, y2, sorted."""
+"""Boxes by frame: class, x1, y1, x2, y2, in the order of the delivery."""
 
 WRITTEN = {
     "cvat": "cvat.xml",
@@ -67,9 +67,13 @@ def sent_of(delivery: Delivery) -> Sent:
     )
 
 
-def boxes_of(delivery: Delivery) -> Boxes:
+def boxes_of(delivery: Delivery, vendor: str) -> Boxes:
     return {
-        one.frame_id: sorted((b.class_name, b.x1_px, b.y1_px, b.x2_px, b.y2_px) for b in one.boxes)
+        one.frame_id: [
+            (b.class_name, b.x1_px, b.y1_px, b.x2_px, b.y2_px)
+            for b in one.boxes
+            if not (b.in_doubt and vendor == "labelbox")  # which cannot mark it
+        ]
         for one in delivery.images
     }
 
@@ -81,7 +85,7 @@ def boxes_read(labels: Labels, sent: Sent) -> Boxes:
         assert found is not None, one
         assert (one.width_px, one.height_px) in {(None, None), (found.width_px, found.height_px)}
         boxes[found.frame_id] += [(b.class_name, b.x1_px, b.y1_px, b.x2_px, b.y2_px) for b in one.boxes]
-    return {frame_id: sorted(found) for frame_id, found in boxes.items()}
+    return dict(boxes)
 
 
 def write(vendor: str, delivery: Delivery, folder: Path) -> Path:
