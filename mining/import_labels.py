@@ -93,7 +93,7 @@ def run(
     names = Names.of(fleet, config.labels.names)
     asked = asked_for(config.labels, names.fleet)
     with store.connect() as con:
-        sent, night, committee_id, lost = _sent(store, con, names.fleet, batch_id, vendor)
+        sent, night, committee_id, lost = sent_batch(store, con, names.fleet, batch_id, vendor)
         delivery = digest(
             batch_id, vendor, _content(files), annotator, add,
             names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
@@ -109,7 +109,7 @@ def run(
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
-        objects = _objects(store, con, sent, committee_id, asked)
+        objects = committee_objects(store, con, sent, committee_id, asked)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
         found.refused = _against(checked, fit, config)
@@ -151,7 +151,7 @@ def _reader(vendor: str) -> Any:
     return read_labels
 
 
-def _sent(
+def sent_batch(
     store: Store, con: duckdb.DuckDBPyConnection, classes: tuple[str, ...], batch_id: str, vendor: str
 ) -> tuple[Sent, date, str | None, list[str]]:
     """The batch as it went out, its night, the committee that looked at it, and what is to be said of it."""
@@ -240,7 +240,7 @@ def _next_time(store: Store) -> datetime:
     return max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in times)])
 
 
-def _objects(
+def committee_objects(
     store: Store, con: duckdb.DuckDBPyConnection, sent: Sent, committee_id: str | None, asked: Sequence[str]
 ) -> Objects:
     """What the committee sees in the batch, of the classes that were asked for; nothing where none has looked at it."""

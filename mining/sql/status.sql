@@ -1,7 +1,7 @@
 -- One row a night: what came in, how far it got, what failed. A frame counts once, whatever committees and batches hold it.
 WITH nights AS (
-    SELECT night, count(*) AS recordings, count_if(status = 'partial') AS partial,
-           count_if(status = 'unreadable') AS unreadable
+    SELECT night, count(*) AS recordings, count_if(status = 'partial')::BIGINT AS partial,
+           count_if(status = 'unreadable')::BIGINT AS unreadable
     FROM recordings GROUP BY night
 ),
 per_frame AS (SELECT night, count(*) AS frames FROM frames GROUP BY night),
