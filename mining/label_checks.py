@@ -1,12 +1,11 @@
 """Which labels deserve a second look, from the committee's view: badly placed, of another class, overlooked. Pure functions.
 
 The idea is ObjectLab's (Tkachenko, Thyagarajan, Mueller 2023, "ObjectLab: Automated Diagnosis of Mislabeled Images in Object
-Detection Data"): a label that a sure prediction contradicts is the likelier wrong, the surer the prediction. Three things
-are done otherwise, for each of them finds far more planted errors on real labels (docs/labels.md has the figures; what the
-original does, and what is kept of it, is in the tests):
+Detection Data"): a label that a sure prediction contradicts is the likelier wrong, the surer the prediction. Where objects lie
+apart, it contradicts the same labels as cleanlab's ObjectLab (the tests compare). Three things are done otherwise:
 
 - Labels and objects of a frame are matched one to one (optimal assignment by IoU, classes playing no part). ObjectLab takes
-  the most similar prediction of all, so that in a queue of cars the neighbour contradicts, or covers up.
+  the most similar prediction of all, so that in a queue of cars the neighbour contradicts a label, or covers up that one lacks.
 - The prediction is the committee's object, with the mean confidence of all members that know its class: a member that did
   not see it counts as 0. ObjectLab's limits (.5 and .95) are for one calibrated model; few committees reach them.
 - Where the committee says nothing, the answer is NaN and not 1.

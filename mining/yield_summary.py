@@ -23,9 +23,10 @@ ARMS = ("mined", "random")
 
 _UNDEFINED_SHARE = 0.025
 """A figure that more resamples than this cannot have has no upper or no lower end."""
-_FEW_FRAMES = 20
-_FEW_DRIVES = 10
 _RANKED_FROM = 10
+_INTERVAL_FROM = {"frames": 8, "drives": 5}
+"""Of fewer, no interval is given: three frames that happen to be alike would seem to know everything."""
+_TRUSTED_FROM = {"frames": 20, "drives": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
 
     now = figures(np.arange(len(arm)))
     drawn = np.array([figures(rows) for rows in resampled(arm, drive, resamples, seed)]).reshape(-1, len(now))
-    trust = _trust(arm, drive, drives)
+    behind = [_behind(arm, drive, names) for names in (("mined",), ("random",), ARMS, ("any",))]
+    mine, blind, both, any_arm = behind
     lacking = _lacking(arm, total)
     ranked = (
         None if len(arm) >= _RANKED_FROM else f"ranks need {_RANKED_FROM} frames; {len(arm)} are measured"
@@ -153,7 +155,8 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
         *[lacking.get("lift")] * 2,
         *[ranked] * (len(now) - 6),
     ]
-    found = [_figure(v, drawn[:, k], notes[k], trust) for k, v in enumerate(now.tolist())]
+    stand_on = [mine, blind, mine, blind, both, both, *[any_arm] * (len(now) - 6)]
+    found = [_figure(v, drawn[:, k], notes[k], stand_on[k]) for k, v in enumerate(now.tolist())]
     mined = np.flatnonzero(arm == "mined")
     count = len(signals)
     return Summary(
@@ -240,32 +243,36 @@ def _lacking(arm: NDArray[np.str_], total: IntArray) -> dict[str, str]:
     return lacking
 
 
-def _trust(arm: NDArray[np.str_], drive: IntArray, drives: int) -> str | None:
-    """Say how far intervals can be trusted, where few units stand behind them."""
-    fewest = min(int((arm == name).sum()) for name in ARMS if (arm == name).any()) if len(arm) else 0
-    parts = []
-    if 1 < drives < _FEW_DRIVES:
-        parts.append(f"only {drives} drives")
-    if fewest < _FEW_FRAMES:
-        name = min((n for n in ARMS if (arm == n).any()), key=lambda n: (arm == n).sum(), default="random")
-        parts.append(f"only {fewest} frames of the {name} arm")
-    return f"{' and '.join(parts)}: the interval is a rough guide, likely too narrow" if parts else None
+def _behind(arm: NDArray[np.str_], drive: IntArray, names: Sequence[str]) -> tuple[str | None, str | None]:
+    """Why no interval can stand on these arms, and how far one can be trusted; None where nothing is to be said.
+
+    ``("any",)`` is all frames, whatever their arm.
+    """
+    refuse, doubt = None, None
+    for name in names:
+        rows = np.flatnonzero((arm == name) | (name == "any"))
+        units = {"frames": len(rows)}
+        if drive.max(initial=0) > 0:
+            units["drives"] = len(np.unique(drive[rows]))
+        for unit, count in units.items():
+            said = f"{count} {unit}" + ("" if name == "any" else f" of the {name} arm")
+            if count < _INTERVAL_FROM[unit]:
+                refuse = refuse or f"only {said}: too few for an interval"
+            elif count < _TRUSTED_FROM[unit]:
+                doubt = doubt or f"only {said}: the interval is a rough guide, likely too narrow"
+    return refuse, doubt
 
 
-def _figure(value: float, drawn: Float64Array, lacking: str | None, trust: str | None) -> Figure:
+def _figure(
+    value: float, drawn: Float64Array, lacking: str | None, behind: tuple[str | None, str | None]
+) -> Figure:
     if np.isnan(value):
         return Figure(None, None, None, lacking or "it does not vary, or there is nothing to count")
+    refuse, doubt = behind
     undefined = np.isnan(drawn)
-    if undefined.mean() > _UNDEFINED_SHARE:
-        return Figure(
-            value,
-            None,
-            None,
-            "too few frames, drives or errors for an interval: many resamples have no such figure",
-        )
+    if refuse is None and undefined.mean() > _UNDEFINED_SHARE:
+        refuse = "too few errors for an interval: many resamples have no such figure"
+    if refuse is not None:
+        return Figure(value, None, None, refuse)
     low, high = np.quantile(drawn[~undefined], [0.025, 0.975]).tolist()
-    if low == high:
-        return Figure(
-            value, None, None, "too few frames for an interval: every resample gives the same figure"
-        )
-    return Figure(value, low, high, trust)
+    return Figure(value, low, high, doubt)

@@ -189,7 +189,7 @@ def rows_of(done):
     return sorted(map(repr, zip(*(k.tolist() for k in keys), strict=True)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(frames=drawings, shuffle=st.permutations(range(4)), seed=st.integers(0, 99))
 def test_neither_the_numbers_of_annotators_nor_the_order_of_rows_matter(frames, shuffle, seed) -> None:
     f, a, b, c, i, lf, la = flat(frames)
@@ -202,7 +202,7 @@ def test_neither_the_numbers_of_annotators_nor_the_order_of_rows_matter(frames, 
     assert rows_of(again) == rows_of(done)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(frames=drawings)
 def test_every_box_is_accounted_for(frames) -> None:
     arguments = flat(frames)

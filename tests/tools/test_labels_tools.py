@@ -27,13 +27,13 @@ def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def arguments(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """Every 14th image of weather/pool with its labels, and a folder that the tools share: detectors run once."""
+    """Every 16th image of weather/pool with its labels, and a folder that the tools share: detectors run once."""
     folder = tmp_path_factory.mktemp("labelled")
     weather = shared_data / "labelled/weather"
     for kind in ("images", "labels"):
         (folder / "set" / kind / "pool").mkdir(parents=True)
     shutil.copy(weather / "data.yaml", folder / "set")
-    for image in sorted((weather / "images/pool").iterdir())[::14]:
+    for image in sorted((weather / "images/pool").iterdir())[::16]:
         shutil.copy(image, folder / "set/images/pool")
         shutil.copy((weather / "labels/pool" / image.name).with_suffix(".txt"), folder / "set/labels/pool")
     detectors = [shared_data / "weights" / f"{name}_weather.pt" for name in ("yolov8n", "yolo11n")]
