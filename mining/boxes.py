@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
 
+COVERED_SHARE = 0.5
+"""A box is part of an ``ignore`` region where this share of its area lies in it (COCO's evaluation has .5 for crowds)."""
+
 _PAIRS_PER_CHUNK = 1 << 18
 """Pairs of boxes compared at a time: small enough to stay in the processor's cache."""
 
@@ -188,6 +191,28 @@ def same_frame_pairs(frame_a: IntArray, frame_b: IntArray) -> Iterator[tuple[Int
         j = np.arange(len(i)) + np.repeat(first[start:stop] - (np.cumsum(c) - c), c)
         yield i, j
         start = stop
+
+
+def lies_within(
+    frame: NDArray[np.integer],
+    boxes: NDArray[np.floating],
+    region_frame: NDArray[np.integer],
+    regions: NDArray[np.floating],
+    share: float,
+) -> NDArray[np.bool_]:
+    """[n] boxes of which ``share`` of the area or more lies in one region of their frame; any order."""
+    inside = np.zeros(len(frame), bool)
+    frames, of_regions = np.asarray(frame, np.int64), np.asarray(region_frame, np.int64)
+    order, by_frame = np.argsort(frames, kind="stable"), np.argsort(of_regions, kind="stable")
+    boxes, regions = np.asarray(boxes, np.float64), np.asarray(regions, np.float64)
+    size = area(boxes)
+    for i, j in same_frame_pairs(of_regions[by_frame], frames[order]):
+        region, box = regions[by_frame[i]], boxes[order[j]]
+        shared = area(
+            np.column_stack([np.maximum(region[:, :2], box[:, :2]), np.minimum(region[:, 2:], box[:, 2:])])
+        )
+        inside[order[j[(shared >= share * size[order[j]]) & (shared > 0)]]] = True
+    return inside
 
 
 def best_assignment(i: IntArray, j: IntArray, weight: Float64Array) -> IntArray:

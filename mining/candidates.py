@@ -90,26 +90,45 @@ def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
             )
 
 
-def list_given_out(con: duckdb.DuckDBPyConnection, batch_ids: Sequence[str] | None) -> list[str]:
-    """Make the table ``given_out``: frames that batches hold or that were delivered, and in which batch last.
+def list_given_out(
+    con: duckdb.DuckDBPyConnection, batch_ids: Sequence[str] | None, import_ids: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Make the table ``given_out``: frames that batches hold, that were delivered, or that are labelled.
+
+    Its columns are frame_id, the last batch that gave it out (or that it was labelled in), and whether it is only labelled.
 
     Args:
         con: has the views of the stores.
         batch_ids: the batches that count; all where None.
+        import_ids: the imports of labels that count; all where None.
 
     Returns:
-        The batches that are in it, in order.
+        The batches and the imports that are in it, in order.
     """
+    given = {
+        "batches": None if batch_ids is None else list(batch_ids),
+        "imports": None if import_ids is None else list(import_ids),
+    }
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE given_out AS SELECT frame_id, max(batch_id) AS batch_id "
+        "CREATE OR REPLACE TEMP TABLE given_out AS "
+        "SELECT frame_id, max(batch_id) AS batch_id, bool_and(labelled) AS only_labelled FROM ("
+        "SELECT frame_id, batch_id, false AS labelled FROM selections "
+        "WHERE $batches IS NULL OR batch_id = ANY($batches::VARCHAR[]) "
         # A batch that another site chose is known here by what was delivered of it.
-        "FROM (SELECT frame_id, batch_id FROM selections UNION SELECT frame_id, batch_id FROM exports WHERE status = 'ok') "
-        "WHERE $everything OR batch_id = ANY($batches::VARCHAR[]) GROUP BY frame_id",
-        {"everything": batch_ids is None, "batches": list(batch_ids or [])},
+        "UNION SELECT frame_id, batch_id, false FROM exports "
+        "WHERE status = 'ok' AND ($batches IS NULL OR batch_id = ANY($batches::VARCHAR[])) "
+        "UNION SELECT frame_id, batch_id, true FROM labels "
+        "WHERE $imports IS NULL OR import_id = ANY($imports::VARCHAR[])"
+        ") GROUP BY frame_id",
+        given,
     )
-    return [
-        name for (name,) in con.execute("SELECT DISTINCT batch_id FROM given_out ORDER BY ALL").fetchall()
-    ]
+    batches = con.execute("SELECT DISTINCT batch_id FROM given_out WHERE NOT only_labelled ORDER BY ALL")
+    names = [name for (name,) in batches.fetchall()]
+    imports = con.execute(
+        "SELECT DISTINCT import_id FROM labels WHERE $imports IS NULL OR import_id = ANY($imports::VARCHAR[]) ORDER BY ALL",
+        {"imports": given["imports"]},
+    )
+    return names, [name for (name,) in imports.fetchall()]
 
 
 def eligible_frames(

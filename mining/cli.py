@@ -296,26 +296,143 @@ def calibrate(
     type=click.Path(path_type=Path),
     help="The store that holds the batch, where another site chose it: this site's frames are written.",
 )
+@click.option(
+    "--vendor", "vendors", multiple=True, metavar="NAME",
+    help="A manifest to write, in place of export.vendors; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--to", metavar="DIR|s3://BUCKET/PREFIX", help="Where the batch's folder goes, in place of export.to."
+)
 def export(
-    config_path: str, overrides: tuple[str, ...], as_json: bool, batch_id: str | None, chosen_in: Path | None
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    batch_id: str | None,
+    chosen_in: Path | None,
+    vendors: tuple[str, ...],
+    to: str | None,
 ) -> None:
-    """Write a batch's images and manifests.
+    """Write a batch's delivery: images, manifests, delivery.json, instructions.
 
-    Example: mining export --config night.toml --batch 2026-03-14-1f2e3d
+    To a bucket, credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), another endpoint from
+    AWS_ENDPOINT_URL; delivery.json comes last.
+
+    Example: mining export --config night.toml --batch 2026-03-14-1f2e3d --vendor coco --to s3://labels/out
     """
     from dataclasses import asdict
 
     from mining import pipeline
     from mining.store import Store
 
-    report, folder = pipeline.run_export(
-        _load(config_path, overrides), batch_id, None if chosen_in is None else Store(chosen_in)
-    )
+    config = _load(config_path, overrides)
+    changed: dict[str, object] = {}
+    if vendors:
+        changed["vendors"] = list(vendors)
+    if to is not None:  # people name folders from where they stand
+        changed["to"] = to if "://" in to else str(Path(to).absolute())
+    if changed:
+        config = config.model_copy(update={"export": config.export.model_copy(update=changed)})
+    report, folder = pipeline.run_export(config, batch_id, None if chosen_in is None else Store(chosen_in))
     _show_problems(report.problems)
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))
     else:
         click.echo(printable(f"{pipeline.one_line(report)}\n{folder}"))
+
+
+@cli.command("import-labels")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_config_option
+@_set_option
+@_json_option
+@click.option("--batch", "batch_id", required=True, help="The batch that the labels are of.")
+@click.option("--vendor", required=True, help="The format that they come in: coco, cvat, ...")
+@click.option("--annotator", metavar="NAME", help="Whose labels these are, where the delivery names nobody.")
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Put them beside the labels that stand for the same frames, as another annotator's, instead of in their place.",
+)
+@click.option("--accept-bad", is_flag=True, help="Take the good rows of a delivery that would be refused.")
+@click.option("--dry-run", is_flag=True, help="Check the delivery, and take nothing in.")
+def import_labels(
+    files: tuple[Path, ...],
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    batch_id: str,
+    vendor: str,
+    annotator: str | None,
+    add: bool,
+    accept_bad: bool,
+    dry_run: bool,
+) -> None:
+    """Take in the labels that a vendor delivers for a batch: files, folders or zips.
+
+    Everything is checked first, and a delivery with too many bad rows, or whose boxes lie beside the objects, is refused as a
+    whole, with exit code 1. A newer delivery replaces an older one frame by frame. docs/labels.md tells the rest.
+
+    Example: mining import-labels --config night.toml --batch 2026-03-14-1f2e3d --vendor cvat annotations.xml
+    """
+    from mining import import_labels as importing
+    from mining import pipeline
+    from mining.types import StageReport
+
+    config = _load(config_path, overrides)
+    try:
+        report, found = pipeline.run_import(
+            config,
+            batch_id,
+            vendor,
+            files,
+            annotator=annotator,
+            add=add,
+            accept_bad=accept_bad,
+            dry_run=dry_run,
+        )
+    except importing.RefusedDelivery as error:
+        for line in error.report.reject_lines():
+            click.echo(one_line(line), err=True)
+        if as_json:
+            refused = StageReport("import", problems=[str(error)])
+            click.echo(json.dumps(importing.as_dict(refused, error.report), default=str))
+        raise
+    _show_problems(report.problems)
+    if as_json:
+        click.echo(json.dumps(importing.as_dict(report, found), default=str))
+    else:
+        click.echo(printable(found.text() + ("\nnothing was taken in: --dry-run" if dry_run else "")))
+
+
+@cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--batch",
+    "batch_ids",
+    multiple=True,
+    help="Measure this batch; may be given again. Every batch with labels where none is named.",
+)
+def measure(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_ids: tuple[str, ...]) -> None:
+    """Measure labels against what the primary detector saw when the batch was chosen: did mining pay?
+
+    Writes the table `yields` and prints a summary over the batches named: errors of the mined arm and of the random arm,
+    the lift with its interval, by slice and by signal.
+
+    Example: mining measure --config night.toml --batch 2026-03-14-1f2e3d
+    """
+    from dataclasses import asdict
+
+    from mining import measure_text, pipeline
+
+    config = _load(config_path, overrides)
+    report, found = pipeline.run_measure(config, batch_ids)
+    _show_problems(report.problems)
+    if as_json:
+        click.echo(json.dumps({**asdict(report), "summary": measure_text.as_dict(found)}, default=str))
+    else:
+        click.echo(printable(f"{pipeline.one_line(report)}\n{measure_text.text(found)}"))
 
 
 @cli.command()
@@ -427,7 +544,7 @@ def similar(
 @_set_option
 @_json_option
 def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what each night holds: recordings, frames, failures, batches.
+    """Show what each night holds: recordings, frames, failures, chosen and labelled frames.
 
     Example: mining status --config night.toml
     """

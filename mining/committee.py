@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mining.config import Config
 from mining.store import Store, digest
 
 if TYPE_CHECKING:
-    from detectors.types import Detector
+    from detectors.types import Detector, DetectorSpec
 
 COMMITTEE_VERSION = 1
 """Raise when the same detectors must count as a new committee."""
@@ -68,9 +68,41 @@ def load_members(config: Config) -> list[Detector]:
     return [detectors.load(spec, classes) for spec in config.resolved_detectors]
 
 
+def load_alone(config: Config, spec: DetectorSpec) -> Detector:
+    """Load a detector that is no member; its classes are its own."""
+    import detectors
+
+    return detectors.load(config.resolved(spec))
+
+
+def weights_digest(config: Config, spec: DetectorSpec) -> str:
+    """Of a detector that is no member: its weights and every setting that changes a prediction."""
+    import detectors
+    from detectors.classes import ClassMap
+
+    return detectors.digest_of(config.resolved(spec), ClassMap.identity(()))
+
+
+def primary_of(store: Store, committee: Committee) -> dict[str, Any] | None:
+    """Say whose errors are looked for: the first member's name, its threshold, and the fleet classes that it can see.
+
+    None where the detect stage has not written down what the committee can see.
+    """
+    sees = committee_sees(store, committee).get(committee.names[0])
+    if sees is None:
+        return None
+    classes = [name for name, seen in zip(committee.classes, sees, strict=True) if seen]
+    return {"detector": committee.names[0], "threshold": committee.thresholds[0], "classes": classes}
+
+
 def committee_sees(store: Store, committee: Committee) -> dict[str, list[bool]]:
     """Which fleet classes each member can see, as the detect stage wrote it down."""
+    return sees_of(store, committee.committee_id)
+
+
+def sees_of(store: Store, committee_id: str) -> dict[str, list[bool]]:
+    """As ``committee_sees``, of a committee that the config need not name any more."""
     for marker in store.markers("detect").values():
-        if marker["committee_id"] == committee.committee_id:
+        if marker["committee_id"] == committee_id:
             return dict(marker["sees"])
     return {}

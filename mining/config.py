@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import string
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +17,8 @@ from detectors.types import DetectorError, DetectorSpec
 from mining.types import UsageError
 
 DEFAULT_SAMPLE_HZ = 2.0
+IMAGE_URI_NAMES = ("batch_id", "file_name", "frame_id", "recording_id", "drive_id", "camera")
+"""What `export.image_uri` may name."""
 
 
 class _Section(BaseModel):
@@ -218,6 +222,8 @@ class SelectConfig(_Section):
     """Keep one side of footage that was uploaded twice: encoded again, cut or cropped (docs/selection.md)."""
     exclude_chosen: bool = True
     """Leave out frames that an earlier batch of this store holds."""
+    exclude_labelled: bool = True
+    """Leave out frames that have labels."""
     other_stores: list[str] = []
     """Stores of other sites, whose frames are candidates too. Relative paths start at the config file's folder."""
     seed: int = 0
@@ -242,17 +248,85 @@ class SelectConfig(_Section):
         return self
 
 
+class BlurConfig(_Section):
+    """What is made unrecognisable in every delivered image, such as faces and plates."""
+
+    detector: DetectorSpec
+    """Finds it: as a `[[detector]]`, and no member of the committee. Its own class names count, not the fleet's; its
+    `threshold` decides. Choose a low one: what it misses goes out as it is."""
+    classes: list[str] = Field(min_length=1)
+    """The detector's classes to blur."""
+    cells: int = Field(default=4, ge=1, le=64)
+    """Strength: this many patches are left of a box's longer side; fewer hide more."""
+    margin: float = Field(default=0.1, ge=0, le=2)
+    """Boxes are grown by this share of their size on each side."""
+
+
 class ExportConfig(_Section):
     """What a delivery looks like."""
 
     to: str = "batches"
-    """Folder that gets one folder a batch. Relative paths start at the config file's folder."""
+    """Folder, or `s3://bucket/prefix`, that gets one folder a batch. Relative paths start at the config file's folder."""
     vendors: list[str] = Field(default=["coco", "csv", "jsonl"], min_length=1)
     """Manifests to write: keys of `mining.vendors.VENDORS`."""
+    images: Literal["files", "zip", "none"] = "files"
+    """`files` in `images/`, packed as `images.zip`, or `none`: manifests alone, for images that lie at `image_uri` already."""
     image_format: Literal["jpeg", "png"] = "jpeg"
     jpeg_quality: int = Field(default=95, ge=1, le=100)
+    image_uri: str | None = None
+    """Where the vendor finds an image, such as "s3://bucket/{batch_id}/{file_name}", for manifests that take URLs; the
+    path within the delivery where absent. Known: batch_id, file_name, frame_id, recording_id, drive_id, camera."""
+    preannotate: Literal["agreed", "all", "none"] = "agreed"
+    """Which objects are drawn already. `agreed`: every member that knows the class sees the object, as that class, at its
+    threshold. `all`: those that only some see too, marked as in doubt. `none`: an empty canvas."""
     preannotation_confidence: float = Field(default=0.5, ge=0, le=1)
-    """Objects that the committee sees with at least this mean confidence are delivered as pre-annotations."""
+    """An object of less mean confidence, over the members that know its class, is in doubt."""
+    context_frames: int = Field(default=0, ge=0, le=10)
+    """Images before and as many after each chosen frame, to look at, never to label."""
+    context_step_s: float = Field(default=0.5, gt=0, le=60)
+    """Time from one context image to the next."""
+    blur: BlurConfig | None = None
+    """Hides faces, plates and the like."""
+
+    @model_validator(mode="after")
+    def _uris(self) -> ExportConfig:
+        if self.image_uri is not None:
+            try:
+                parts = list(string.Formatter().parse(self.image_uri))
+            except ValueError as error:
+                raise ValueError(f"image_uri {self.image_uri!r}: {error}") from None
+            names = [name for _, name, _, _ in parts if name is not None]
+            for _, name, form, conversion in parts:
+                if name is not None and (name not in IMAGE_URI_NAMES or form or conversion):
+                    raise ValueError(
+                        f"image_uri {self.image_uri!r}: {{{name}}} with what follows it is not known; known are "
+                        f"{', '.join(f'{{{known}}}' for known in IMAGE_URI_NAMES)}"
+                    )
+            if not {"file_name", "frame_id"} & set(names):
+                raise ValueError(
+                    f"image_uri {self.image_uri!r}: needs {{file_name}} or {{frame_id}}: one URI an image"
+                )
+        elif self.images == "none":
+            raise ValueError('images = "none" needs `image_uri`: where the vendor finds the images')
+        return self
+
+
+class LabelsConfig(_Section):
+    """What of a delivery of labels is taken in."""
+
+    classes: list[str] = []
+    """Fleet classes that the labelers were asked for, where not for all: nothing is held against labels or detector of the
+    others."""
+    names: dict[str, str] = {}
+    """A vendor's class name = fleet class, on top of the class list; "" for what is none of ours and left out. (A new name in
+    the class list itself would make another committee.)"""
+    max_bad_share: float = Field(default=0.02, ge=0, le=1)
+    """Largest share of bad rows (boxes, and images without boxes) in a delivery that is taken in."""
+    max_overhang_px: float = Field(default=5.0, ge=0)
+    """A box may hang over the edge of its image by this much; it is clipped."""
+    min_fit: float = Field(default=0.5, ge=0, le=1)
+    """Of the objects that the committee surely sees and that a label meets, the share that a label must fit; a delivery that
+    stays surely below lies beside the objects (docs/labels.md). 0 takes any."""
 
 
 class Config(_Section):
@@ -271,6 +345,7 @@ class Config(_Section):
     scenes: ScenesConfig = ScenesConfig()
     select: SelectConfig = SelectConfig()
     export: ExportConfig = ExportConfig()
+    labels: LabelsConfig = LabelsConfig()
 
     folder: str = Field(default=".", exclude=True)
     """Set by `load`: the folder that relative paths start from; not a key of the file."""
@@ -312,13 +387,12 @@ class Config(_Section):
     @property
     def resolved_detectors(self) -> list[DetectorSpec]:
         """The specs with weights that are relative paths resolved; names without a file stay as they are."""
-        from dataclasses import replace
+        return [self.resolved(spec) for spec in self.detector]
 
-        specs = []
-        for spec in self.detector:
-            here = self.path(spec.weights)
-            specs.append(replace(spec, weights=str(here)) if here.exists() or "/" in spec.weights else spec)
-        return specs
+    def resolved(self, spec: DetectorSpec) -> DetectorSpec:
+        """Resolve the weights of one spec so."""
+        here = self.path(spec.weights)
+        return replace(spec, weights=str(here)) if here.exists() or "/" in spec.weights else spec
 
 
 def load(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:

@@ -35,7 +35,7 @@ class Story:
     objects: list[dict[str, Any]] = field(default_factory=list)
     """Boxes at the threshold by detector and class."""
     history: list[str] = field(default_factory=list)
-    """Batches that hold it, and deliveries."""
+    """Batches that hold it, deliveries, and its labels."""
     verdict: list[str] = field(default_factory=list)
     """Why it is in the batch; or each thing that kept it out, and what it would have needed."""
 
@@ -173,6 +173,10 @@ def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
         "SELECT DISTINCT batch_id, status, error, image_uri FROM exports WHERE frame_id = $f ORDER BY ALL",
         params={"f": frame_id},
     ).to_arrow_table().to_pylist()  # fmt: skip
+    labelled = con.sql(
+        "SELECT batch_id, import_id, count(label_index) AS boxes, imported_at FROM truth WHERE frame_id = $f "
+        "GROUP BY ALL ORDER BY ALL", params={"f": frame_id},
+    ).to_arrow_table().to_pylist()  # fmt: skip
     return [
         *(f"chosen for {row['batch_id']}, rank {row['rank']} of the {row['arm']} arm" for row in chosen),
         *(
@@ -180,6 +184,10 @@ def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
             if row["status"] == "ok"
             else f"not delivered in {row['batch_id']}: {row['error']}"
             for row in sent
+        ),
+        *(
+            f"labelled in {row['batch_id']}: {row['boxes']} boxes (import {row['import_id']}, {row['imported_at']:%Y-%m-%d %H:%M})"
+            for row in labelled
         ),
     ]
 
@@ -223,7 +231,12 @@ def _kept_out(
     if not len(this.filter(duckdb.SQLExpression(select.where)).select("frame_id").fetchall()):
         today = ", as the tables are today" if "chosen" in select.where or "exported" in select.where else ""
         found.append(f"it does not fulfil select.where{today}: {select.where}")
-    candidates.list_given_out(con, marker["earlier"] if select.exclude_chosen else [])
+    candidates.list_given_out(
+        con,
+        marker["earlier"] if select.exclude_chosen else [],
+        # A batch of before labels could be imported says nothing of them.
+        marker.get("labelled", []) if select.exclude_labelled else [],
+    )
     found += _given_out(con, select, frame)
     batch = con.sql(sql_file("batch_neighbours"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
     found += _too_near(select, frame, batch)
@@ -238,7 +251,7 @@ def _kept_out(
 
 def _given_out(con: duckdb.DuckDBPyConnection, select: SelectConfig, frame: dict[str, Any]) -> list[str]:
     rows = con.sql(
-        "SELECT batch_id, frame_id, abs(epoch_us(captured_at) - epoch_us($at::TIMESTAMPTZ)) / 1e6 AS apart_s "
+        "SELECT batch_id, frame_id, only_labelled, abs(epoch_us(captured_at) - epoch_us($at::TIMESTAMPTZ)) / 1e6 AS apart_s "
         "FROM frames JOIN given_out USING (frame_id) WHERE drive_id = $d AND camera = $c "
         "ORDER BY apart_s, batch_id LIMIT 1",
         params={"at": frame["captured_at"], "d": frame["drive_id"], "c": frame["camera"]},
@@ -246,7 +259,11 @@ def _given_out(con: duckdb.DuckDBPyConnection, select: SelectConfig, frame: dict
     if not rows or rows[0]["apart_s"] * 1e6 > candidates.reach_us(select.min_gap_s):
         return []
     row = rows[0]
-    where = "is" if row["frame_id"] == frame["frame_id"] else f"lies {row['apart_s']:.2f} s from"
+    itself = row["frame_id"] == frame["frame_id"]
+    where = "is" if itself else f"lies {row['apart_s']:.2f} s from"
+    if row["only_labelled"]:
+        what = "is labelled" if itself else f"{where} frame {row['frame_id']}, which is labelled"
+        return [f"it {what} (batch {row['batch_id']}; select.exclude_labelled)"]
     return [
         f"it {where} frame {row['frame_id']} of the earlier batch {row['batch_id']} (select.exclude_chosen)"
     ]

@@ -2,7 +2,7 @@
 
 What the stages can make again from the footage is taken back where its columns differ, and the next run makes it again:
 a new column of ``observations``, say, is in no old file and cannot be guessed. What people and vendors have acted upon
-(``index``, ``select``, ``export``) is kept: its files are written anew with NULL in the columns they lack.
+(``index``, ``select``, ``export``, ``import``, ``measure``) is kept: its files are written anew with NULL in the columns they lack.
 """
 
 from __future__ import annotations

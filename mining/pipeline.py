@@ -6,6 +6,8 @@ footage --index-->  recordings, frames            packets only, nothing is decod
         --scenes--> scenes                        runs of hard frames
         --select--> selections                    SQL candidates, then diversity on embeddings
         --export--> images, manifests, exports    the same pixels, decoded again
+vendor  --import--> labels                        as they come back; not part of a night
+        --measure-> yields                        the errors that the primary had made in them
 """
 
 from __future__ import annotations
@@ -17,12 +19,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mining import detect_objects, export_batch, find_scenes, index_footage, score_frames, select_batch
+from mining import (
+    detect_objects,
+    export_batch,
+    find_scenes,
+    import_labels,
+    index_footage,
+    measure_yield,
+    score_frames,
+    select_batch,
+)
 from mining.committee import committee_of
 from mining.config import Config
+from mining.import_report import ImportReport
 from mining.progress import LOG
 from mining.store import Store, sql_file
 from mining.types import StageReport, TemporaryError, UsageError
+from mining.yield_summary import Summary
 
 _T = TypeVar("_T")
 
@@ -171,7 +184,7 @@ def _run_one(name: str, store: Store, config: Config) -> StageReport:
 
 def run_export(
     config: Config, batch_id: str | None, chosen_in: Store | None = None
-) -> tuple[StageReport, Path]:
+) -> tuple[StageReport, Path | str]:
     """Export a batch, the newest where none is named; ``chosen_in`` holds it where the config's store does not."""
     store = Store(config.store_path)
     if batch_id is None:
@@ -189,3 +202,33 @@ def run_export(
     name = batch_id
     with store.writing():
         return _timed(lambda: export_batch.run(store, config, name, chosen_in))
+
+
+def run_import(
+    config: Config,
+    batch_id: str,
+    vendor: str,
+    files: Sequence[Path],
+    *,
+    annotator: str | None = None,
+    add: bool = False,
+    accept_bad: bool = False,
+    dry_run: bool = False,
+) -> tuple[StageReport, ImportReport]:
+    """Take in the labels of a batch: see ``import_labels.run``."""
+    store = Store(config.store_path)
+    with store.writing():
+        return _timed(
+            lambda: import_labels.run(
+                store, config, batch_id, vendor, files,
+                annotator=annotator, add=add, accept_bad=accept_bad, dry_run=dry_run,
+            )
+        )  # fmt: skip
+
+
+def run_measure(config: Config, batch_ids: Sequence[str]) -> tuple[StageReport, Summary]:
+    """Measure batches against their labels, all that have some where none is named, and summarise them together."""
+    store = Store(config.store_path)
+    with store.writing():
+        report = _timed(lambda: measure_yield.run(store, config, batch_ids))
+    return report, measure_yield.summary(store, config, batch_ids)

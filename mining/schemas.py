@@ -304,7 +304,11 @@ EXPORTS = _table(
     ("batch_id", pa.string(), ""),
     ("frame_id", pa.string(), ""),
     ("vendor", pa.string(), "the manifest format"),
-    ("image_uri", pa.string(), "where the image was written"),
+    (
+        "image_uri",
+        pa.string(),
+        "where the image was written; in a zip after '!/', and where none was written its address in the manifests",
+    ),
     ("sha256", pa.string(), "of the image file"),
     ("status", pa.string(), "'ok' or 'failed'"),
     ("error", pa.string(), "why the image could not be written"),
@@ -341,6 +345,7 @@ LABELS = _table(
         _F32,
         "0..1, low: the committee sees another class there (ObjectLab); NULL where it says nothing",
     ),
+    ("seen_class", pa.string(), "fleet class of the committee's object there; NULL where it sees none"),
     ("imported_at", _TIME, ""),
 )
 

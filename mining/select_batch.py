@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mining import candidates, views
 from mining.candidates import Eligible, read_embeddings
 from mining.choose import Chosen, Reader, choose
-from mining.committee import Committee, committee_of
+from mining.committee import Committee, committee_of, primary_of
 from mining.config import Config, SelectConfig
 from mining.same_moment import SameMoments
 from mining.schemas import SELECTIONS, SLICES
@@ -55,7 +55,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     content = digest(scored, settings)
     batch_id = f"{scored[-1][:10]}-{content[:6]}"
     with views.connect([store, *others]) as con:
-        earlier = candidates.list_given_out(con, None if select.exclude_chosen else [])
+        earlier, labelled = candidates.list_given_out(
+            con, None if select.exclude_chosen else [], None if select.exclude_labelled else []
+        )
         frames = candidates.eligible_frames(
             con, select, committee, wanted, examples_of(store, config, committee)
         )
@@ -69,12 +71,14 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
     report.problems += _problems(select, frames, chosen)
     if not chosen.rows:
         return report, None
+    # What labels are measured against later must be what the primary saw now, whatever its threshold is then.
+    primary = next(filter(None, (primary_of(site, committee) for site in (store, *others))), None)
     store.commit(
         "select", date.fromisoformat(batch_id[:10]), batch_id, tables, digest=content,
         committee_id=committee.committee_id, budget=select.budget, eligible=len(frames), settings=settings,
         scored=scored, select=select.model_dump(), steps=[asdict(step) for step in chosen.steps],
         cost=chosen.cost, stopped_by_cost=chosen.stopped_by_cost, recordings=wanted, earlier=earlier,
-        chosen_at=datetime.now(UTC).isoformat(),
+        labelled=labelled, primary=primary, chosen_at=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     report.done = 1
     report.add(frames=len(chosen.rows), eligible=len(frames))

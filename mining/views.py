@@ -38,6 +38,7 @@ VIEW_DOCS = {
     "annotators": "one annotator's agreement with the others on one class, in one delivery",
     "yields": "one labelled frame: the errors that the primary detector had made in it",
     "truth": "one labelled box that counts, or one frame labelled as empty: each frame's newest delivery, annotators fused",
+    "second_look": "one label that stands, or one object that the labels lack, which the committee contradicts; the worst first",
     "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen, exported, labelled",
 }
 
@@ -63,7 +64,7 @@ _OF_BATCHES = {
     "yields",
 }
 # Views that name other views.
-_OVER_TABLES = ("mined", "truth")
+_OVER_TABLES = ("mined", "truth", "second_look")
 # A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
 _CUT = {"detections", "observations"}
 _SHARD_NUMBER = re.compile(r"-\d{4,}\.parquet$")

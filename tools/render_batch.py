@@ -49,6 +49,8 @@ def main() -> None:
         sys.exit(
             f"no image of a batch {options.batch} is exported from {options.store}; run `mining export` first"
         )
+    if not Path(frames[0][5]).is_file():
+        sys.exit(f'{frames[0][5]}: no file here; run `mining export` to a folder, with images = "files"')
     detectors = sorted({row[1] for row in boxes})
     options.out.mkdir(parents=True, exist_ok=True)
     tiles = [

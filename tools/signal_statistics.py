@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from mining import yield_summary
+
 Float64Array = NDArray[np.float64]
 
 TOP_SHARE = 0.1
@@ -113,10 +115,7 @@ def auroc(signal: Float64Array, positive: NDArray[np.bool_]) -> float:
 
 def spearman(a: Float64Array, b: Float64Array) -> float:
     """Spearman's rank correlation, ties by mean rank; NaN where one does not vary."""
-    x, y = rankdata(a), rankdata(b)
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm > 0 else float("nan")
+    return float(yield_summary.spearman(a[:, None], b)[0])
 
 
 def middle_for_nan(signal: Float64Array) -> Float64Array:

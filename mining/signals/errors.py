@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.boxes import iou_matrix, match_committee
+from mining.boxes import COVERED_SHARE, iou_matrix, lies_within, match_committee
 
 IntArray = NDArray[np.int64]
 
@@ -32,11 +32,14 @@ class Errors:
     """Boxes that overlap no object of their class by MISPLACED_IOU or more (once each object has one box at most)."""
     misplaced: IntArray
     """Pairs of a box and an object of its class with an IoU from MISPLACED_IOU to below FOUND_IOU: one error, not two."""
+    wrong_class: IntArray
+    """Pairs of a box and an object of another class with an IoU of FOUND_IOU or more, of those that would else be a missed
+    object and a false alarm; 0 where ``pair_classes`` is not asked for."""
 
     @property
     def total(self) -> IntArray:
-        """All errors. A box of the wrong class is two: its object is missed, and it is a false alarm."""
-        return self.missed + self.false_alarms + self.misplaced
+        """All errors. Without ``pair_classes`` a box of the wrong class is two: a missed object and a false alarm."""
+        return self.missed + self.false_alarms + self.misplaced + self.wrong_class
 
     @property
     def rate(self) -> NDArray[np.float64]:
@@ -54,6 +57,8 @@ def count_errors(
     truth_classes: NDArray[np.integer],
     frame_count: int,
     ignore: NDArray[np.bool_] | None = None,
+    *,
+    pair_classes: bool = False,
 ) -> Errors:
     """Count the errors of one detector in each frame.
 
@@ -62,7 +67,9 @@ def count_errors(
             that are counted: those that the detector can see *and* the labels know.
         truth_frame, truth_boxes_px, truth_classes: [m], [m, 4], [m] labelled objects of those classes.
         frame_count: F.
-        ignore: [m] objects (crowds, difficult ones) that count neither as missed nor their boxes as false alarms.
+        ignore: [m] objects (crowds, difficult ones) that count neither as missed nor their boxes as false alarms, nor boxes
+            of any class that lie in one by COVERED_SHARE of their area.
+        pair_classes: count a box of the wrong class as one error, ``wrong_class``.
     """
     ignore = np.zeros(len(truth_frame), bool) if ignore is None else ignore
     box_left, object_left = np.ones(len(frame), bool), np.ones(len(truth_frame), bool)
@@ -81,6 +88,17 @@ def count_errors(
         )
         box_left[b[i]], object_left[t[j]] = False, False
         pairs.append(frame[b[i]])
+    wrong_class: NDArray[np.integer] = np.empty(0, np.int64)
+    if pair_classes:
+        b, t = np.flatnonzero(box_left), np.flatnonzero(object_left & ~ignore)
+        # As if all were of one class: those of the same class, were there any, are matched already.
+        i, j = _match(
+            frame[b], boxes_px[b], np.zeros_like(classes[b]), scores[b],
+            truth_frame[t], truth_boxes_px[t], np.zeros_like(truth_classes[t]), FOUND_IOU,
+        )  # fmt: skip
+        box_left[b[i]], object_left[t[j]] = False, False
+        wrong_class = frame[b[i]]
+    box_left &= ~lies_within(frame, boxes_px, truth_frame[ignore], truth_boxes_px[ignore], COVERED_SHARE)
 
     def by_frame(of: NDArray[np.integer]) -> IntArray:
         return np.bincount(of, minlength=frame_count).astype(np.int64)
@@ -90,6 +108,7 @@ def count_errors(
         missed=by_frame(truth_frame[object_left & ~ignore]),
         false_alarms=by_frame(frame[box_left]),
         misplaced=by_frame(pairs[1]),
+        wrong_class=by_frame(wrong_class),
     )
 
 

@@ -1,5 +1,6 @@
 -- Every frame that may be chosen: scored by this committee, seen by its primary member, wanted by the config's `where`
--- (a filter put on top of this query), and not within $reach_us of a frame that an earlier batch holds.
+-- (a filter put on top of this query), and not within $reach_us of a frame that an earlier batch holds or that is
+-- labelled (table `earlier`).
 WITH too_near AS (
     SELECT DISTINCT f.frame_id
     FROM frames AS f

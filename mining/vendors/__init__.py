@@ -6,7 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mining.vendors import coco, csv, jsonl
+from mining.vendors import (
+    coco,
+    csv,
+    cvat,
+    jsonl,
+    kitti,
+    label_studio,
+    labelbox,
+    sagemaker,
+    scalabel,
+    scale,
+    voc,
+    yolo,
+)
 from mining.vendors.delivery import Delivery
 from mining.vendors.labels import Labels, Sent
 
@@ -22,8 +35,18 @@ class Vendor:
 
 
 VENDORS: dict[str, Vendor] = {
-    "coco": Vendor(coco.write_manifest, None),
-    "csv": Vendor(csv.write_manifest, None),
-    "jsonl": Vendor(jsonl.write_manifest, None),
+    "coco": Vendor(coco.write_manifest, coco.read_labels),
+    "csv": Vendor(csv.write_manifest, csv.read_labels),
+    "cvat": Vendor(cvat.write_manifest, cvat.read_labels),
+    "cvat-task": Vendor(cvat.write_task, cvat.read_labels),
+    "jsonl": Vendor(jsonl.write_manifest, jsonl.read_labels),
+    "kitti": Vendor(None, kitti.read_labels),
+    "label-studio": Vendor(label_studio.write_manifest, label_studio.read_labels),
+    "labelbox": Vendor(labelbox.write_manifest, labelbox.read_labels),
+    "sagemaker": Vendor(sagemaker.write_manifest, sagemaker.read_labels),
+    "scalabel": Vendor(scalabel.write_manifest, scalabel.read_labels),
+    "scale": Vendor(scale.write_manifest, scale.read_labels),
+    "voc": Vendor(None, voc.read_labels),
+    "yolo": Vendor(yolo.write_manifest, yolo.read_labels),
 }
 """Format name -> how it is written and read."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class PreAnnotation:
-    """An object that the committee agrees on: for a labeler to correct rather than draw."""
+    """An object that the committee sees: for a labeler to correct rather than draw."""
 
     class_name: str
     confidence: float
@@ -20,7 +20,19 @@ class PreAnnotation:
     detectors: tuple[str, ...]
     """Members that saw it."""
     in_doubt: bool = False
-    """Not all members that know the class saw it, or not surely: marked for the labeler, where it is delivered at all."""
+    """Not all members that know the class saw it, or not surely. Delivered where the config asks for it, and only in
+    formats that can mark it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextImage:
+    """A frame from shortly before or after, for the labeler to look at; never to be labelled."""
+
+    file_name: str
+    """Relative to the delivery's folder, with forward slashes."""
+    offset_s: float
+    """Time from the image that it belongs to; negative before it."""
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,8 @@ class DeliveredImage:
     frame_index: int
     pts_ns: int
     boxes: tuple[PreAnnotation, ...] = field(default=())
+    context: tuple[ContextImage, ...] = ()
+    """In order of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,7 @@ def image_row(image: DeliveredImage) -> dict[str, object]:
     return {
         "frame_id": image.frame_id,
         "image": image.file_name,
+        "uri": image.uri,
         "rank": image.rank,
         "arm": image.arm,
         "slice": image.slice,
@@ -83,4 +98,5 @@ def image_row(image: DeliveredImage) -> dict[str, object]:
         "width_px": image.width_px,
         "height_px": image.height_px,
         "sha256": image.sha256,
+        "context": [context.file_name for context in image.context],
     }

@@ -21,11 +21,12 @@ KINDS: Mapping[str, str] = {
     "duplicate": "the same box of the same annotator twice",
     "twice": "the same image of the same annotator twice",
     "skipped": "an image that the labeler skipped or cancelled: not a fault",
+    "other_class": "a class that labels.names maps to nothing, or a region to ignore of no class of ours: not a fault",
     "unsupported": "a shape that no box can stand for, such as a point or a line: not a fault",
 }
 """What keeps a record of a delivery from being taken in."""
 
-NO_FAULT = frozenset({"skipped", "unsupported"})
+NO_FAULT = frozenset({"skipped", "other_class", "unsupported"})
 """Kinds that do not count towards the share of bad rows that refuses a delivery."""
 
 
@@ -146,7 +147,7 @@ class Sent:
 def _last_parts(name: str) -> list[str]:
     """List what may be the file's name in a path or URL: its last part, and that of each value of its query."""
     text = name.replace("\\", "/")
-    parts = [text]
+    parts = [name, text]
     try:
         url = urlsplit(text)
         parts += [unquote(url.path), *(value for values in parse_qs(url.query).values() for value in values)]

@@ -62,7 +62,7 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
     }
     recording = {
         **common, "uri": f"/{drive.recording_id}.mp4", "kind": "video", "started_at": start, "status": "ok",
-        "tags": list(drive.tags), "frame_count": n,
+        "tags": list(drive.tags), "frame_count": n, "width_px": 640, "height_px": 480,
     }  # fmt: skip
     frames = [
         {

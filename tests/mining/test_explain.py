@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,23 @@ def test_two_batches_are_compared(tmp_path: Path) -> None:
     assert "select.budget: 10 -> 12" in found.text()
     with pytest.raises(UsageError, match="no batch is called 'x'"):
         explain.diff(store, one, "x")
+
+
+def test_a_labelled_frame_says_so_and_so_does_its_neighbour(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.9, 0.8, 0.1, 0.1, 0.1, 0.1, 0.5]))
+    at = datetime(2026, 3, 20, 8, 30, tzinfo=UTC)
+    rows = [{"batch_id": "b", "frame_id": frame_id("r0", 0), "import_id": "i1", "is_truth": True, "imported_at": at,
+             "label_index": n, "class": "car"} for n in range(2)]  # fmt: skip
+    names = ("labels", "overlooked", "label_rejects", "annotators")
+    tables = {name: table(name, rows if name == "labels" else []) for name in names}
+    store.commit("import", NIGHT, "i1", tables, digest="x", delivery="x", imported_at=at.isoformat())
+    choose(store, config())
+    itself, neighbour = told(store, config(), "r0", 0), told(store, config(), "r0", 1)
+    assert "labelled in b: 2 boxes (import i1, 2026-03-20 08:30)" in itself
+    assert "it is labelled (batch b; select.exclude_labelled)" in itself
+    assert f"it lies 1.00 s from frame {frame_id('r0', 0)}, which is labelled (batch b" in neighbour
+    # Labels of after the choice did not keep a frame out of it.
+    rows[0]["frame_id"] = frame_id("r0", 5)
+    store.commit("import", NIGHT, "i2", {**tables, "labels": table("labels", [{**rows[0], "import_id": "i2"}])},
+                 digest="x", delivery="x", imported_at=at.isoformat())  # fmt: skip
+    assert "exclude_labelled" not in told(store, config(), "r0", 5)

@@ -14,12 +14,12 @@ import pytest
 
 from mining import migrate
 from mining.schemas import SLICES, STORE_VERSION, TABLES
-from mining.store import Store
+from mining.store import STAGE_TABLES, Store
 from mining.types import MiningError
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, store_of, table
 
 # Of each version: digest of every table's columns. Files of one version have the same columns: views read them as one.
-COLUMNS = {2: "b8407b855b20"}
+COLUMNS = {2: "019ba2b9bbba"}
 
 
 def test_columns_do_not_change_within_a_version() -> None:
@@ -99,6 +99,31 @@ def test_what_can_be_made_again_is_due_and_what_people_acted_upon_stays(old: Sto
         assert con.execute("SELECT count(*) FROM slices").fetchall() == [(0,)]
     marker = store.markers("select")[(NIGHT, "b")]
     assert (marker["settings"], marker["scored"], marker["digest"]) == ("s", ["x"], "d")
+
+
+def test_labels_and_measures_are_kept_whatever_columns_have_changed(tmp_path: Path) -> None:
+    """People paid for them: no stage can make them again."""
+    store = store_of(tmp_path, Drive("r1", [0.1]))
+    for stage, rows in (("import", 2), ("measure", 1)):
+        tables = {
+            name: table(name, [{"frame_id": "r1-0000000", "import_id": "i"}] * rows)
+            for name in STAGE_TABLES[stage]
+        }
+        store.commit(
+            stage, NIGHT, "i", tables, digest="d", delivery="v", imported_at="2026-03-20T00:00:00+00:00"
+        )
+        for name in STAGE_TABLES[stage]:
+            rewrite(store, name, "i", drop="import_id" if name == "yields" else None)
+    before = {stage: store.markers(stage) for stage in ("import", "measure")}
+    (store.root / "mining-store.json").write_text('{"store_version": 1}')
+    report = migrate.run(store.root)
+    assert report.rewritten == {"import": 1, "measure": 1}
+    assert not report.due_again
+    assert {stage: store.markers(stage) for stage in before} == before
+    with Store(store.root).connect() as con:
+        for name in STAGE_TABLES["import"]:
+            assert con.execute(f"SELECT count(import_id) FROM {name}").fetchall() == [(2,)]
+        assert con.execute("SELECT frame_id, import_id FROM yields").fetchall() == [("r1-0000000", None)]
 
 
 def test_stopped_half_way_it_goes_on(old: Store, monkeypatch: pytest.MonkeyPatch) -> None:

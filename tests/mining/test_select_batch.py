@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -532,3 +532,50 @@ def test_an_unscored_store_is_said_plainly(tmp_path: Path) -> None:
     report, batch = select(Store(tmp_path / "s", create=True), config())
     assert batch is None
     assert "nothing is scored" in report.problems[0]
+
+
+def label(store: Store, import_id: str, *names: str) -> None:
+    """Commit labels that came from anywhere: no batch of this store need have asked for them."""
+    at = datetime(2026, 3, 20, tzinfo=UTC)
+    rows = [
+        {"batch_id": "other", "frame_id": n, "import_id": import_id, "is_truth": True, "imported_at": at}
+        for n in names
+    ]
+    tables = {
+        name: table(name, rows if name == "labels" else [])
+        for name in ("labels", "overlooked", "label_rejects", "annotators")
+    }
+    store.commit("import", NIGHT, import_id, tables, digest="x", delivery="x", imported_at=at.isoformat())
+
+
+def test_a_labelled_frame_is_not_chosen_nor_its_neighbours(tmp_path: Path) -> None:
+    store = store_of(tmp_path, Drive("r0", [0.9, 0.8, 0.5, 0.4, 0.3]))
+    label(store, "i1", "r0-0000000", "r0-0000004")
+    conf = config(budget=9, min_gap_s=2.0, random_share=0.0)
+    _, batch = select(store, conf)
+    assert [row["frame_id"] for row in chosen(store, batch)] == ["r0-0000002"]
+    assert [marker["labelled"] for marker in store.markers("select").values()] == [["i1"]]
+    # Labels alone are no reason for another batch.
+    label(store, "i2", "r0-0000003")
+    assert select(store, conf)[0].unchanged == 1
+    close = {"budget": 9, "min_gap_s": 0.0, "random_share": 0.0, "exclude_chosen": False}
+    _, batch = select(store, config(**close))
+    assert {row["frame_id"] for row in chosen(store, batch)} == {"r0-0000001", "r0-0000002"}
+    _, batch = select(store, config(**close, exclude_labelled=False))
+    assert len(chosen(store, batch)) == 5
+    with store.connect() as con:
+        [night] = con.sql(sql_file("status")).to_arrow_table().to_pylist()
+    assert (night["frames"], night["labelled"]) == (5, 3)
+
+
+def test_the_strategy_keeps_away_from_labelled_frames(tmp_path: Path) -> None:
+    """Of two equally hard frames the one farther from what is labelled comes first."""
+    axis = np.eye(DIMENSIONS)
+    near, far = axis[0] + 0.2 * axis[1], axis[2]
+    store = store_of(tmp_path, Drive("r0", [0.1]), Drive("r1", [0.6, 0.6], embeddings=[near, far]))
+    commit(store, Drive("r0", [0.9], embeddings=[axis[0]]))
+    label(store, "i1", "r0-0000000")
+    _, batch = select(store, config(budget=1, min_gap_s=0.0, random_share=0.0))
+    (row,) = chosen(store, batch)
+    assert row["frame_id"] == "r1-0000001"
+    assert row["distance_to_chosen"] == pytest.approx(2**0.5, abs=1e-3)

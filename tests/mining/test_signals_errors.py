@@ -95,3 +95,44 @@ def test_of_two_candidates_on_one_object_the_better_one_is_real():
         np.zeros(1, int), boxes[:1], np.zeros(1, int),
     )  # fmt: skip
     np.testing.assert_array_equal(got, [False, True, False, False])
+
+
+def test_a_wrong_class_is_one_error_where_asked():
+    rng = np.random.default_rng(1)
+    frame, boxes, classes, scores, truth_frame, truth, truth_classes = scene(rng)
+    arguments = (frame, boxes, classes, scores, truth_frame, truth, truth_classes, 60)
+    two, one = count_errors(*arguments), count_errors(*arguments, pair_classes=True)
+    # By a plain loop: of what neither finds nor is found in its class, pairs of IoU .5 or more, one to one.
+    wanted = np.zeros(60, int)
+    for f in range(60):
+        left_boxes, left_objects = [], []
+        for c in range(3):
+            mine = list(boxes[(frame == f) & (classes == c)])
+            theirs = list(truth[(truth_frame == f) & (truth_classes == c)])
+            for threshold in (0.5, 0.1):
+                found = assigned(mine, theirs, threshold)
+                mine = [b for i, b in enumerate(mine) if i not in {i for i, _ in found}]
+                theirs = [b for j, b in enumerate(theirs) if j not in {j for _, j in found}]
+            left_boxes += mine
+            left_objects += theirs
+        wanted[f] = len(assigned(left_boxes, left_objects, 0.5))
+    np.testing.assert_array_equal(one.wrong_class, wanted)
+    assert wanted.sum() > 3
+    np.testing.assert_array_equal(one.missed, two.missed - wanted)
+    np.testing.assert_array_equal(one.false_alarms, two.false_alarms - wanted)
+    np.testing.assert_array_equal(one.misplaced, two.misplaced)
+    np.testing.assert_array_equal(one.total, two.total - wanted)
+    assert not two.wrong_class.any()
+
+
+def test_boxes_in_an_ignored_region_are_no_false_alarms():
+    crowd = np.array([[0.0, 0, 100, 50]])
+    boxes = np.array(
+        [[10.0, 10, 20, 20], [95, 0, 105, 10], [96, 0, 106, 10]]
+    )  # within, half out, further out
+    got = count_errors(
+        np.zeros(3, int), boxes, np.array([0, 1, 0]), np.ones(3), np.zeros(1, int), crowd, np.zeros(1, int), 1,
+        np.ones(1, bool),
+    )  # fmt: skip
+    assert got.false_alarms.tolist() == [1]
+    assert got.objects.tolist() == got.missed.tolist() == [0]

@@ -1,0 +1,131 @@
+"""Where a delivery goes: a folder, or a bucket. It appears there whole, and what lay there before is moved aside."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mining.config import Config
+from mining.store import Store
+from mining.types import UsageError
+from mining.vendors.contents import FILE_NAME as CONTENTS
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+class Place(ABC):
+    """One batch's place."""
+
+    name: str
+    """For people and tables: an absolute path, or ``s3://bucket/prefix/BATCH``."""
+    workspace: Path
+    """Where the delivery is made before it is put into its place."""
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Whether a whole delivery lies there."""
+
+    @abstractmethod
+    def put(self) -> None:
+        """Put what lies in ``workspace`` into its place. OSError where that fails."""
+
+    def uri(self, file_name: str) -> str:
+        """Where a file of the delivery lies."""
+        return f"{self.name}/{file_name}"
+
+
+def place_of(store: Store, config: Config, batch_id: str) -> Place:
+    """Where the config's deliveries go. ``UsageError`` where that is neither a folder nor a bucket."""
+    to = config.export.to
+    if "://" not in to:
+        return _Folder(config.path(to) / batch_id)
+    check_uri(to)
+    return _Bucket(to, batch_id, store.root / "tmp" / f"{batch_id}.delivery")
+
+
+def check_uri(to: str) -> None:
+    """Refuse a URI that deliveries cannot go to."""
+    if "://" not in to:
+        return
+    # Not shown as it is: what is wrong with it may be that it holds a secret.
+    url = urlsplit(to)
+    shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
+    if url.scheme != "s3" or not url.hostname:
+        raise UsageError(f"export.to {shown}: give a folder, or s3://bucket/prefix")
+    if url.username or "secret_key" in url.query or "access_key" in url.query:
+        raise UsageError(
+            f"export.to {shown}: credentials do not belong here; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+class _Folder(Place):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.name = str(folder)
+        # Beside its place: renaming is one step, and an upload script never sees half a delivery.
+        self.workspace = folder.parent / f".{folder.name}.partial"
+
+    def is_there(self) -> bool:
+        return self._folder.is_dir()
+
+    def put(self) -> None:
+        if self._folder.exists():
+            numbered = (Path(f"{self._folder}.previous-{n}") for n in itertools.count(1))
+            os.replace(self._folder, next(path for path in numbered if not path.exists()))
+        os.replace(self.workspace, self._folder)
+
+
+class _Bucket(Place):
+    """Through ``pyarrow.fs``: endpoint from ``AWS_ENDPOINT_URL`` or the URI's query, credentials from the environment."""
+
+    def __init__(self, to: str, batch_id: str, workspace: Path) -> None:
+        self._to = to
+        url = urlsplit(to)
+        self._path = "/".join(part for part in (url.netloc, url.path.strip("/"), batch_id) if part)
+        self.name = f"s3://{self._path}"
+        self.workspace = workspace
+
+    def _files(self) -> FileSystem:
+        from pyarrow.fs import FileSystem
+
+        try:
+            return FileSystem.from_uri(self._to)[0]
+        except ValueError as error:
+            raise UsageError(f"export.to {self.name}: {' '.join(str(error).split())}") from None
+
+    def is_there(self) -> bool:
+        return bool(self._files().get_file_info(f"{self._path}/{CONTENTS}").is_file)
+
+    def put(self) -> None:
+        files = self._files()
+        self._move_aside(files)
+        # The contents come last: who sees them sees a whole delivery.
+        local = sorted(path for path in self.workspace.rglob("*") if path.is_file())
+        for path in sorted(local, key=lambda path: path == self.workspace / CONTENTS):
+            target = f"{self._path}/{path.relative_to(self.workspace).as_posix()}"
+            with path.open("rb") as source, files.open_output_stream(target) as sink:
+                shutil.copyfileobj(source, sink, 8 << 20)
+        shutil.rmtree(self.workspace)
+
+    def _move_aside(self, files: FileSystem) -> None:
+        old = _listed(files, self._path)
+        if not old:
+            return
+        numbered = (f"{self._path}.previous-{n}" for n in itertools.count(1))
+        aside = next(path for path in numbered if not _listed(files, path))
+        # The contents first: from here on nobody takes the rest for a whole delivery.
+        for path in sorted(old, key=lambda path: path != f"{self._path}/{CONTENTS}"):
+            files.move(path, aside + path.removeprefix(self._path))
+
+
+def _listed(files: FileSystem, path: str) -> list[str]:
+    from pyarrow.fs import FileSelector
+
+    found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    return sorted(info.path for info in found if info.is_file)

@@ -1,0 +1,15 @@
+-- The frames of one batch (table `batch`: its rows of selections) with the labels that stand, and whether the detector has
+-- looked at them.
+SELECT
+    s.frame_id,
+    s.arm,
+    t.import_id,
+    coalesce(o.ran, false) AS ran
+FROM batch AS s
+LEFT JOIN (SELECT DISTINCT frame_id, import_id FROM truth) AS t USING (frame_id)
+LEFT JOIN (
+    SELECT frame_id, box_count[$detector] IS NOT NULL AS ran
+    FROM observations
+    WHERE committee_id = $committee_id
+) AS o USING (frame_id)
+ORDER BY s.frame_id

@@ -1,0 +1,513 @@
+"""Deliveries: what is in the folder, that it comes out the same again, and where it can go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pyarrow import fs
+
+from mining import blur, config, pipeline
+from mining.blur import blurred
+from mining.cli import cli
+from mining.committee import committee_of
+from mining.config import Config
+from mining.footage import Defaults, Source, frame_times
+from mining.footage import read as read_frames
+from mining.schemas import SIGNALS
+from mining.store import Store
+from mining.types import MiningError, UsageError
+from mining.vendors import VENDORS
+from mining.vendors.instructions import plain_words
+from mining.vendors.labels import Sent, SentImage
+from tests.mining.synthetic import table
+
+CLIP = "udacity_vd_test_video.mp4"  # 38 frames of 1280x720, 25 a second; three cars
+CHOSEN = (2, 20)
+BATCH = "2026-03-14-abc"
+CONFIG = """
+store = "store"
+[footage]
+paths = ["drives"]
+every = 1
+[[detector]]
+name = "a"
+weights = "{weights}/yolo11n_weather.pt"
+threshold = 0.3
+[[detector]]
+name = "b"
+weights = "{weights}/nanodet_m.onnx"
+head = "nanodet"
+threshold = 0.4
+"""
+# Object -> (member, class, score of that class): what the committee is made to have seen on every chosen frame.
+OBJECTS = {
+    "agreed": (("a", "car", 0.9), ("b", "car", 0.8)),
+    "one only": (("a", "car", 0.95),),
+    "two names": (("a", "car", 0.9), ("b", "truck", 0.8)),
+    "under b's threshold": (("a", "car", 0.9), ("b", "car", 0.39)),
+    "nobody else knows it": (("b", "animal", 0.9),),
+    "seen surely by none": (("a", "car", 0.2), ("b", "car", 0.3)),
+}
+
+
+def make_batch(folder: Path, shared_data: Path) -> Config:
+    """A store with a real clip and a batch of two of its frames; detections are made up."""
+    (folder / "drives").mkdir(parents=True)
+    shutil.copy(shared_data / "video" / CLIP, folder / "drives")
+    (folder / "night.toml").write_text(CONFIG.format(weights=shared_data / "weights"))
+    conf = config.load(folder / "night.toml")
+    pipeline.run_stage("index", conf)
+    store = Store(conf.store_path)
+    committee = committee_of(conf)
+    ids = committee.classes.index
+    with store.connect() as con:
+        [(night, recording_id)] = con.sql("SELECT night, recording_id FROM recordings").fetchall()
+        frames = dict(con.sql("SELECT frame_index, frame_id FROM frames").fetchall())
+    chosen = [frames[index] for index in CHOSEN]
+    detections = []
+    for name in chosen:
+        for match_id, votes in enumerate(OBJECTS.values()):
+            for detector, class_name, score in votes:
+                scores = [None if detector == "a" and c == "animal" else 0.01 for c in committee.classes]
+                scores[ids(class_name)] = score
+                left = 100.0 * match_id
+                detections.append(
+                    {
+                        "committee_id": committee.committee_id, "recording_id": recording_id, "frame_id": name,
+                        "detector": detector, "box_index": match_id, "class": class_name, "confidence": score,
+                        "x1_px": left, "y1_px": 10.0, "x2_px": left + 50, "y2_px": 60.0, "class_scores": scores,
+                        "match_id": match_id,
+                    }
+                )  # fmt: skip
+    sees = {"a": [c != "animal" for c in committee.classes], "b": [True] * len(committee.classes)}
+    store.commit(
+        "detect", night, f"{recording_id}-x", {"detections": table("detections", detections), "observations": table("observations", [])},
+        digest="x", committee_id=committee.committee_id, sees=sees,
+    )  # fmt: skip
+    rows = [
+        {
+            "batch_id": BATCH, "frame_id": name, "committee_id": committee.committee_id, "rank": 1, "arm": arm,
+            "slice": part, "reason": reason, "hardness": 0.9, "estimated_boxes": 2.0,
+        }
+        for name, arm, part, reason in zip(
+            chosen, ("mined", "random"), ("night *all*", None),
+            ("for the slice night; hardness 0.90; presence_sum 98 %, committee_errors 91 %", "drawn at random"), strict=True,
+        )
+    ]  # fmt: skip
+    store.commit(
+        "select", night, BATCH, {"slices": table("slices", []), "selections": table("selections", rows)},
+        digest="x", committee_id=committee.committee_id, chosen_at="2026-03-15",
+    )  # fmt: skip
+    return conf
+
+
+@pytest.fixture(scope="module")
+def batch(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return make_batch(tmp_path_factory.mktemp("batch"), shared_data)
+
+
+def export(conf: Config, to: Path | str, **settings: Any) -> Path:
+    changed = conf.export.model_dump() | settings | {"to": str(to)}
+    conf = conf.model_copy(update={"export": config.ExportConfig.model_validate_json(json.dumps(changed))})
+    _, where = pipeline.run_export(conf, BATCH)
+    return Path(where) if "://" not in str(where) else Path("/nowhere")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def exports(conf: Config) -> list[dict[str, Any]]:
+    with Store(conf.store_path).connect() as con:
+        return con.sql("SELECT * FROM exports ORDER BY ALL").to_arrow_table().to_pylist()
+
+
+def pixels(conf: Config, index: int) -> Any:
+    source = Source(str(conf.path("drives") / CLIP), "video")
+    times = frame_times(source, Defaults(image_rate_hz=1.0))
+    return next(iter(read_frames(source, times, [index]))).rgb
+
+
+WRITERS = sorted(name for name, vendor in VENDORS.items() if vendor.write_manifest)
+EVERYTHING: dict[str, Any] = {
+    "vendors": WRITERS,
+    "preannotate": "all",
+    "context_frames": 2,
+    "context_step_s": 0.2,
+    "image_uri": "s3://bucket/{batch_id}/{file_name}",
+}
+
+
+@pytest.mark.parametrize("images", ["files", "zip"])
+def test_exporting_again_gives_the_same_bytes(
+    batch: Config, shared_data: Path, tmp_path: Path, images: str
+) -> None:
+    # Another store, in another place, made at another time; and another place to go to.
+    again = make_batch(tmp_path / "elsewhere", shared_data)
+    one = files_of(export(batch, tmp_path / "one", images=images, **EVERYTHING))
+    two = files_of(export(again, tmp_path / "deep" / "two", images=images, **EVERYTHING))
+    assert sorted(one) == sorted(two)
+    assert [name for name in one if one[name] != two[name]] == []
+    assert not [name for name in one if str(tmp_path).encode() in one[name]]
+
+
+def test_contents_say_what_lies_there(batch: Config, tmp_path: Path) -> None:
+    folder = export(batch, tmp_path, **EVERYTHING)
+    contents = json.loads((folder / "delivery.json").read_text())
+    there = files_of(folder)
+    assert contents["files"] == {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in there.items()
+        if name != "delivery.json"
+    }
+    assert contents["batch_id"] == BATCH
+    assert contents["classes"] == list(committee_of(batch).classes)
+    assert contents["counts"] == {"images": 2, "context_images": 6, "boxes": 10, "boxes_in_doubt": 6}
+    assert [i["uri"] for i in contents["images"]] == [
+        f"s3://bucket/{BATCH}/{i['file_name']}" for i in contents["images"]
+    ]
+    assert all(there.keys() >= {near["file_name"] for near in i["context"]} for i in contents["images"])
+    assert "to" not in contents["settings"]
+
+
+@pytest.mark.parametrize(
+    ("preannotate", "confidence", "wanted"),
+    [
+        ("agreed", 0.5, {"agreed": False, "nobody else knows it": False}),
+        ("agreed", 0.87, {"nobody else knows it": False}),
+        (
+            "all",
+            0.5,
+            {
+                "agreed": False, "nobody else knows it": False,
+                "one only": True, "two names": True, "under b's threshold": True,
+            },
+        ),
+        ("none", 0.5, {}),
+    ],
+)  # fmt: skip
+def test_only_what_all_see_is_drawn_and_the_rest_is_marked(
+    batch: Config, tmp_path: Path, preannotate: str, confidence: float, wanted: dict[str, bool]
+) -> None:
+    folder = export(batch, tmp_path, preannotate=preannotate, preannotation_confidence=confidence)
+    names = list(OBJECTS)
+    for line in (folder / "frames.jsonl").read_text().splitlines():
+        boxes = json.loads(line)["preannotations"]
+        assert {names[round(b["x1_px"] / 100)]: b["in_doubt"] for b in boxes} == wanted
+        for b in boxes:
+            votes = {m: s for m, c, s in OBJECTS[names[round(b["x1_px"] / 100)]] if c == b["class_name"]}
+            if set(votes) == {"a", "b"}:
+                assert b["confidence"] == pytest.approx(sum(votes.values()) / 2)
+    coco = json.loads((folder / "coco.json").read_text())
+    assert len(coco["annotations"]) == 2 * len(wanted)
+    assert [a["attributes"]["in_doubt"] for a in coco["annotations"]].count(True) == 2 * sum(wanted.values())
+
+
+def test_context_is_the_footage_around_and_never_labelled(batch: Config, tmp_path: Path) -> None:
+    folder = export(
+        batch,
+        tmp_path,
+        image_format="png",
+        context_frames=3,
+        context_step_s=0.2,
+        vendors=["coco", "yolo", "jsonl"],
+    )
+    lines = [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+    contents = json.loads((folder / "delivery.json").read_text())
+    # 25 frames a second: 0.2 s are 5 frames. Frame 2 has none so far before it, and 20 + 15 is still there.
+    wanted = {CHOSEN[0]: [7, 12, 17], CHOSEN[1]: [5, 10, 15, 25, 30, 35]}
+    for line, entry in zip(lines, contents["images"], strict=True):
+        names = line["context"]
+        assert [near["file_name"] for near in entry["context"]] == names
+        indices = wanted[line["frame_index"]]
+        assert [near["offset_s"] for near in entry["context"]] == pytest.approx(
+            [(index - line["frame_index"]) / 25 for index in indices]
+        )
+        for name, index in zip(names, indices, strict=True):
+            assert np.array_equal(cv2.imread(str(folder / name))[:, :, ::-1], pixels(batch, index))
+    assert len(json.loads((folder / "coco.json").read_text())["images"]) == 2
+    assert len(list((folder / "images").iterdir())) == len(list((folder / "labels").iterdir())) == 2
+
+
+def test_a_zip_holds_what_the_table_says(batch: Config, tmp_path: Path) -> None:
+    folder = export(batch, tmp_path, images="zip", vendors=["coco"])
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "coco.json",
+        "delivery.json",
+        "images.zip",
+        "instructions.md",
+    ]
+    rows = exports(batch)
+    assert len(rows) == 2
+    with zipfile.ZipFile(folder / "images.zip") as archive:
+        assert archive.testzip() is None
+        for row in rows:
+            outer, inner = row["image_uri"].split("!/")
+            assert outer == str(folder / "images.zip")
+            assert hashlib.sha256(archive.read(inner)).hexdigest() == row["sha256"]
+            assert inner.rpartition("/")[2] == f"{row['frame_id']}.jpg"
+
+
+def test_without_images_the_manifests_point_elsewhere(batch: Config, tmp_path: Path) -> None:
+    with_images = {row["sha256"] for row in (export(batch, tmp_path / "with"), exports(batch))[1]}
+    folder = export(
+        batch, tmp_path / "without", images="none", image_uri="https://h/x y/{drive_id}/{frame_id}.jpg?v=1"
+    )
+    assert not list(folder.rglob("*.jpg"))
+    rows = exports(batch)
+    assert {row["sha256"] for row in rows} == with_images
+    coco = json.loads((folder / "coco.json").read_text())["images"]
+    assert {i["coco_url"] for i in coco} == {row["image_uri"] for row in rows}
+    assert all("/drives/udacity_vd_test_video/" in i["coco_url"] for i in coco)
+    sent = Sent(
+        BATCH, (), tuple(SentImage(i["frame_id"], i["file_name"], i["sha256"], 1280, 720) for i in coco)
+    )
+    assert [sent.named(i["coco_url"]) for i in coco] == list(sent.images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('image_uri = "s3://b/{frame}"', "known are"),
+        ('image_uri = "s3://b/{frame_id.__class__}"', "not known"),
+        ('image_uri = "s3://b/{frame_id!r}"', "not known"),
+        ('image_uri = "s3://b/{frame_id"', "image_uri"),
+        ('image_uri = "s3://b/one.jpg"', "one URI an image"),
+        ('images = "none"', "needs `image_uri`"),
+        ('blur = { detector = { weights = "w.pt" }, classes = [] }', "export.blur.classes"),
+        ('blur = { detector = { weigths = "w.pt" }, classes = ["a"] }', "did you mean 'weights'"),
+    ],
+)
+def test_wrong_settings_are_one_line(tmp_path: Path, settings: str, words: str) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(f'[footage]\npaths = ["x"]\n[[detector]]\nweights = "a.pt"\n[export]\n{settings}\n')
+    with pytest.raises(UsageError, match=words) as caught:
+        config.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["ftp://host/x", "s3://key:hunter2@bucket/x", "s3://bucket/x?access_key=k&secret_key=hunter2", "s3://"],
+)
+def test_a_place_that_cannot_be_is_refused_without_showing_secrets(batch: Config, to: str) -> None:
+    with pytest.raises(UsageError, match=r"export\.to") as caught:
+        export(batch, to)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_instructions_say_in_plain_words_why(batch: Config, tmp_path: Path) -> None:
+    text = (export(batch, tmp_path, **EVERYTHING) / "instructions.md").read_text()
+    for words in (
+        "- pedestrian", "- two\\_wheeler", "some detectors see an object where others see none: 1 image",
+        "wanted for “night \\*all\\*”: 1 image", "drawn by lot, to compare with: 1 image",
+        "4 boxes on which all our detectors agree", "6 more boxes are marked `in_doubt`", "Never label them",
+    ):  # fmt: skip
+        assert words in text
+    assert all(plain_words(name) for name, _ in SIGNALS)
+
+
+# -- blurring --------------------------------------------------------------------------------------------------------
+
+
+def test_blur_hides_the_class_and_touches_nothing_else(
+    batch: Config, shared_data: Path, tmp_path: Path
+) -> None:
+    import detectors
+    from detectors.preprocess import Batch
+
+    weights = str(shared_data / "weights" / "yolo11n_weather.pt")
+    settings = {
+        "detector": {"weights": weights, "threshold": 0.3},
+        "classes": ["car"],
+        "cells": 3,
+        "margin": 0.0,
+    }
+    plain = export(batch, tmp_path / "plain", image_format="png")
+    hidden = export(batch, tmp_path / "hidden", image_format="png", context_frames=1, blur=settings)
+    detector = detectors.load(weights, threshold=0.3)
+    car = detector.classes.index("car")
+    found = 0
+    for path in sorted((plain / "images").iterdir()):
+        before, after = cv2.imread(str(path)), cv2.imread(str(hidden / "images" / path.name))
+        seen = detector.predict(Batch([np.ascontiguousarray(before[:, :, ::-1])]))
+        outside = np.ones(before.shape[:2], bool)
+        for scores, (x1, y1, x2, y2) in zip(seen.class_scores, seen.boxes_px, strict=True):
+            if scores[car] < 0.3:
+                continue
+            found += 1
+            area = np.s_[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))]
+            outside[area] = False
+            # Texture is gone: almost nothing is left of the steps between neighbours.
+            steps = [np.abs(np.diff(p[area].astype(float), axis=1)).mean() for p in (before, after)]
+            assert steps[1] < steps[0] / 2
+        assert np.array_equal(before[outside], after[outside])
+    assert found >= 2
+    contents = json.loads((hidden / "delivery.json").read_text())
+    for index, entry in zip(CHOSEN, contents["images"], strict=True):
+        for near in entry["context"]:
+            shown = cv2.imread(str(hidden / near["file_name"]))[:, :, ::-1]
+            assert not np.array_equal(shown, pixels(batch, index + round(25 * near["offset_s"])))
+    assert "Blurred on purpose: car" in (hidden / "instructions.md").read_text()
+    assert weights not in (hidden / "delivery.json").read_text()
+
+
+def test_an_image_that_could_not_be_blurred_does_not_go_out(
+    batch: Config, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        name, classes = "faces", ("face",)
+
+        def predict(self, _batch: Any) -> Any:
+            raise RuntimeError("out of luck\nsecond line")
+
+    monkeypatch.setattr(blur, "load_alone", lambda *_: Broken())
+    settings = {
+        "detector": {"weights": str(shared_data / "weights" / "yolo11n_weather.pt")},
+        "classes": ["face"],
+    }
+    folder = export(batch, tmp_path, blur=settings, vendors=["coco"], context_frames=1)
+    assert not list(folder.rglob("*.jpg"))
+    assert {(row["status"], row["error"]) for row in exports(batch)} == {
+        ("failed", "not blurred: faces: RuntimeError: out of luck")
+    }
+    with pytest.raises(UsageError, match=r"no class 'plate'; it has face"):
+        export(batch, tmp_path, blur=settings | {"classes": ["plate"]})
+
+
+def test_blurred_patches_are_means() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    boxes_px = np.array([[10, 10, 50, 50], [70.5, 50.2, 90, 70], [5, 5, 5, 9]], np.float32)
+    one = blurred(rgb, boxes_px, cells=1, margin=0.0)
+    assert np.abs(one[10:50, 10:50].reshape(-1, 3) - rgb[10:50, 10:50].reshape(-1, 3).mean(0)).max() <= 1
+    assert np.ptp(one[50:60, 70:80].reshape(-1, 3), axis=0).max() == 0
+    assert np.array_equal(one[:10], rgb[:10])
+    grown = blurred(rgb, boxes_px[:1], cells=1, margin=0.1)
+    assert np.ptp(grown[6:54, 6:54].reshape(-1, 3), axis=0).max() == 0
+    assert np.array_equal(grown[:6], rgb[:6])
+
+
+# -- buckets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
+    """An S3 of moto's, as the environment names it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    files, _ = fs.FileSystem.from_uri("s3://labels?allow_bucket_creation=true")
+    files.create_dir("labels")
+    yield files
+    server.stop()
+
+
+def listed(files: fs.FileSystem, path: str) -> dict[str, bytes]:
+    found = files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {
+        info.path.removeprefix(f"{path}/"): files.open_input_stream(info.path).read()
+        for info in found
+        if info.is_file
+    }
+
+
+def test_a_bucket_gets_what_a_folder_gets(batch: Config, tmp_path: Path, bucket: fs.FileSystem) -> None:
+    local = files_of(export(batch, tmp_path, context_frames=1))
+    export(batch, "s3://labels/out/", context_frames=1)
+    assert listed(bucket, f"labels/out/{BATCH}") == local
+    rows = exports(batch)
+    for row in rows:
+        with bucket.open_input_stream(row["image_uri"].removeprefix("s3://")) as file:
+            assert hashlib.sha256(file.read()).hexdigest() == row["sha256"]
+    assert not list((batch.store_path / "tmp").iterdir())
+
+    # Unchanged: nothing is written. Changed: what lay there moves aside.
+    report, where = pipeline.run_export(
+        batch.model_copy(update={"export": batch.export.model_copy(update={"to": "s3://labels/out/", "context_frames": 1})}), BATCH
+    )  # fmt: skip
+    assert (report.unchanged, where) == (1, f"s3://labels/out/{BATCH}")
+    export(batch, "s3://labels/out", context_frames=0)
+    assert listed(bucket, f"labels/out/{BATCH}.previous-1") == local
+    assert not [name for name in listed(bucket, f"labels/out/{BATCH}") if name.startswith("context/")]
+
+
+def test_an_upload_that_breaks_leaves_nothing_that_looks_whole(
+    batch: Config, bucket: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = exports(batch)
+    copy = shutil.copyfileobj
+    sent: list[int] = []
+
+    def breaks(source: Any, sink: Any, *more: Any) -> None:
+        sent.append(1)
+        if len(sent) > 3:
+            raise OSError("connection lost")
+        copy(source, sink, *more)
+
+    monkeypatch.setattr(shutil, "copyfileobj", breaks)
+    with pytest.raises(
+        MiningError, match=rf"s3://labels/half/{BATCH}: cannot write the delivery: connection lost"
+    ):
+        export(batch, "s3://labels/half")
+    there = listed(bucket, f"labels/half/{BATCH}")
+    assert len(there) >= 3
+    assert "delivery.json" not in there
+    assert exports(batch) == before
+    monkeypatch.undo()
+
+
+def test_a_bucket_that_is_not_there_is_one_line(
+    batch: Config, bucket: fs.FileSystem, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MiningError, match="nobucket") as caught:
+        export(batch, "s3://nobucket/x")
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value) + "".join(capfd.readouterr())
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_names_vendors_and_place(
+    batch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a relative --to starts, not at the config file
+    arguments = [
+        "export",
+        "--config",
+        str(Path(batch.folder) / "night.toml"),
+        "--batch",
+        BATCH,
+        "--to",
+        "here",
+    ]
+    done = CliRunner().invoke(cli, [*arguments, "--vendor", "yolo", "--vendor", "csv", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["folder"] == str(tmp_path / "here" / BATCH)
+    assert sorted(p.name for p in (tmp_path / "here" / BATCH).iterdir()) == [
+        "boxes.csv", "data.yaml", "delivery.json", "frames.csv", "images", "instructions.md", "labels",
+    ]  # fmt: skip
+    wrong = CliRunner().invoke(cli, [*arguments, "--vendor", "voc"])
+    assert isinstance(wrong.exception, UsageError)
+    assert "unknown 'voc'; known: coco, csv" in str(wrong.exception)
