@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from detectors.types import DetectorError
 from mining.boxes import iou_matrix
 from mining.check_delivery import Checked, Fit, Names, check_delivery, measure_fit
 from mining.config import LabelsConfig
-from mining.vendors.labels import KINDS, LabelledBox, LabelledImage, Labels, Reject, Sent, SentImage
+from mining.vendors.labels import KINDS, NO_FAULT, LabelledBox, LabelledImage, Labels, Reject, Sent, SentImage
 
 FLEET = ClassMap.of(["car", "pedestrian", "two_wheeler"], {"person": "pedestrian"})
 SENT = Sent(
@@ -213,3 +215,9 @@ def test_few_objects_say_nothing() -> None:
     assert Fit(10, 10, 0, 10).misaligned(0.5)
     assert not Fit(20, 20, 8, 20).misaligned(0.5)  # may be half
     assert not Fit(20, 20, 0, 20).misaligned(0.0)
+
+
+def test_every_kind_of_reject_is_in_the_docs_as_fault_or_not() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "labels.md").read_text()
+    told = dict(re.findall(r"^\| (\w+) \| .* \| (yes|no) \|$", page, re.MULTILINE))
+    assert told == {kind: "no" if kind in NO_FAULT else "yes" for kind in KINDS}

@@ -31,7 +31,7 @@ from tests.mining.label_batches import (
     plain,
     write,
 )
-from tests.mining.synthetic import Drive, store_of
+from tests.mining.synthetic import NIGHT, Drive, store_of
 
 pytestmark = pytest.mark.usefixtures("plain")
 _ = plain
@@ -468,3 +468,13 @@ def test_a_frame_that_is_not_in_the_store_any_more_cannot_be_labelled(tmp_path: 
     assert report.problems == [
         "1 frames of the batch are not in the store any more: their labels cannot be taken in"
     ]
+
+
+def test_a_batch_that_another_site_chose_is_known_by_what_was_exported_here(tmp_path: Path) -> None:
+    store = exported(tmp_path, seen=SEEN)
+    store.retract("select", NIGHT, BATCH)
+    # By the digest of the image as this vendor got it.
+    file = write(tmp_path / "d", *(image("unnamed", *SEEN[i], sha256=f"plain-{i}") for i in SEEN))
+    report, found = take(store, file)
+    assert (report.problems, found.frames, found.fit) == ([], 6, {"sure": 24, "met": 24, "fitted": 24})
+    assert labels_of(store)[0]["location_quality"] == pytest.approx(1)
