@@ -6,6 +6,8 @@ import itertools
 import os
 import shutil
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ from mining.vendors.contents import FILE_NAME as CONTENTS
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_UPLOADS_AT_ONCE = 8
 
 
 class Place(ABC):
@@ -103,15 +107,28 @@ class _Bucket(Place):
         return bool(self._files().get_file_info(f"{self._path}/{CONTENTS}").is_file)
 
     def put(self) -> None:
-        files = self._files()
-        self._move_aside(files)
-        # The contents come last: who sees them sees a whole delivery.
-        local = sorted(path for path in self.workspace.rglob("*") if path.is_file())
-        for path in sorted(local, key=lambda path: path == self.workspace / CONTENTS):
-            target = f"{self._path}/{path.relative_to(self.workspace).as_posix()}"
-            with path.open("rb") as source, files.open_output_stream(target) as sink:
-                shutil.copyfileobj(source, sink, 8 << 20)
-        shutil.rmtree(self.workspace)
+        try:
+            files = self._files()
+            self._move_aside(files)
+            contents = self.workspace / CONTENTS
+            others = [
+                path for path in sorted(self.workspace.rglob("*")) if path.is_file() and path != contents
+            ]
+            with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
+                try:
+                    list(pool.map(partial(self._upload, files), others))
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+            # Last: who sees the contents sees a whole delivery.
+            self._upload(files, contents)
+        finally:
+            shutil.rmtree(self.workspace, ignore_errors=True)
+
+    def _upload(self, files: FileSystem, path: Path) -> None:
+        target = f"{self._path}/{path.relative_to(self.workspace).as_posix()}"
+        with path.open("rb") as source, files.open_output_stream(target) as sink:
+            shutil.copyfileobj(source, sink, 8 << 20)
 
     def _move_aside(self, files: FileSystem) -> None:
         old = _listed(files, self._path)

@@ -16,8 +16,10 @@ from mining.vendors.untrusted import looks_like, read_text, wrong_format
 
 _COLUMNS = {15, 16}
 _DONT_CARE = "dontcare"
-# A number with the next record's type behind it.
-_GLUED = re.compile(r"(?<![^\W\d_])(-?\d+(?:\.\d+)?)\s*(?=[^\W\d]{2})")
+_TYPE = re.compile(r"[^\W\d]{2}\w*")
+"""A record's first word, also where it sticks to the number before it."""
+_MOST_GLUED = 1000
+"""Records of one line that are counted."""
 
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
@@ -46,15 +48,13 @@ def _boxes(file: File) -> Iterator[LabelledBox | Reject]:
         if len(values) in _COLUMNS:
             yield _box(values, place)
             continue
-        records = _GLUED.sub(r"\1\n", line).splitlines()
-        if len(records) == 1:
+        types = [word for word in _TYPE.findall(line) if word.lower() not in {"nan", "inf", "infinity"}]
+        if len(types) < 2:
             yield Reject(place, "unreadable", f"{len(values)} columns, not 15 or 16")
-        for position in range(1, len(records) + 1 if len(records) > 1 else 0):
-            yield Reject(
-                place,
-                "glued",
-                f"record {position} of {len(records)} that run together on one line without a break",
-            )
+            continue
+        for position in range(1, min(len(types), _MOST_GLUED) + 1):
+            said = f"record {position} of {len(types)} that run together on one line without a break"
+            yield Reject(place, "glued", said)
 
 
 def _box(values: list[str], place: str) -> LabelledBox | Reject:

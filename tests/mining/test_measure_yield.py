@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
 from mining import measure_text, measure_yield
+from mining.cli import cli
 from mining.config import Config
 from mining.store import STAGE_TABLES, Store
 from mining.types import MiningError, UsageError
@@ -255,6 +257,31 @@ def test_second_look_lists_what_the_committee_contradicts_in_labels_that_stand(s
         ("overlooked", pytest.approx(0.15), None, "bus", None),
         ("badly_placed", pytest.approx(0.2), "car", None, 0),
     ]
+
+
+def test_the_command_measures_prints_and_counts(store: Store, tmp_path: Path) -> None:
+    fill(store, [seen(F[0], "car", BOX)], {F[0]: "mined", F[1]: "random"})
+    deliver(store, [label(F[0], "car", OTHER), label(F[1], None)])
+    file = tmp_path / "night.toml"
+    # The weights are gone: what labels are measured against stands with the batch.
+    file.write_text(
+        'store = "store"\n[footage]\npaths = ["x"]\n[[detector]]\nweights = "gone.pt"\n'
+        "[score]\nhardness = { entropy_max = 1.0 }\n"
+    )
+    done = CliRunner().invoke(cli, ["measure", "--config", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["done"], found["counts"]["frames"]) == (1, 2)
+    assert (found["summary"]["arms"]["mined"]["errors"], found["summary"]["arms"]["random"]["errors"]) == (
+        2,
+        0,
+    )
+    again = CliRunner().invoke(cli, ["measure", "--config", str(file), "--batch", BATCH])
+    assert again.stdout.startswith("measure: nothing to do, 1 unchanged")
+    assert (
+        "lift, errors per frame (mined / random): not computable (the frames of the random arm hold no error"
+        in again.stdout
+    )
 
 
 def measured(
