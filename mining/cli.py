@@ -790,7 +790,7 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
     shards, damage = housekeeping.verify(store)
     retracted = 0
     if retract and damage:
-        with store.writing():
+        with store.alone():
             retracted = housekeeping.retract(store, damage)
     if as_json:
         found = {"shards": shards, "damaged": [asdict(one) for one in damage], "retracted": retracted}
@@ -826,7 +826,7 @@ def gc(store_path: Path, committees: tuple[str, ...], dry_run: bool, as_json: bo
     from mining.store import Store
 
     store = Store(store_path)
-    with store.writing():
+    with store.alone():
         found = housekeeping.garbage(store, committees)
         if not dry_run:
             housekeeping.collect(store, found)

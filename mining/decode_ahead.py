@@ -67,7 +67,7 @@ class FrameBatch:
     """Repeats and frames that did not decode."""
 
 
-def batches(shards: Sequence[Shard], config: Config, clock: Clock) -> Generator[FrameBatch]:
+def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Generator[FrameBatch]:
     """Yield the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
 
     Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
@@ -223,12 +223,12 @@ class _Times:
 
 
 def side_by_side(
-    jobs: Sequence[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
+    jobs: Iterable[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
 ) -> Generator[_Item]:
     """Run the iterators of several jobs in threads, and yield their items job after job, as one thread would.
 
     Args:
-        jobs: in the order of their items.
+        jobs: in the order of their items; one is asked for when there is a thread for it.
         work: makes a job's iterator; what it raises is raised here.
         workers: jobs that run at a time.
         depth: items that each may be ahead.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from mining.types import StageReport
 if TYPE_CHECKING:
     from detectors.types import Detector, Predictions
 
+_LOOK_EVERY_S = 0.5
 DETECT_VERSION = 3
 """Raise when the rows of this stage change for the same input."""
 
@@ -43,20 +45,51 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     total = sum(len(shard.frame_indices) for shard in due)
     with progress("detect", total, "frames") as shown:
         writer = _Writer(store, config, committee, members, report, shown, clock)
-        with (
-            closing(decode_ahead.batches(due, config, clock)) as batches,
-            in_order(writer.take, depth=2) as hand_over,
-        ):
-            while True:
-                with clock.timed("wait for frames"):
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                seen = _look(members, batch.look_at, clock)
-                with clock.timed("wait for the writer"):
-                    hand_over((batch, seen))
+        while due:
+            done, others = report.done, list[Shard]()
+            mine = _shared_out(store, due, others, report)
+            with (
+                closing(decode_ahead.batches(mine, config, clock)) as batches,
+                in_order(writer.take, depth=2) as hand_over,
+            ):
+                while True:
+                    with clock.timed("wait for frames"):
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    seen = _look(members, batch.look_at, clock)
+                    with clock.timed("wait for the writer"):
+                        hand_over((batch, seen))
+            # What other jobs had taken on is done by now, or they are at it, or they are gone.
+            due = others
+            if due and report.done == done:
+                with clock.timed("wait for other jobs"):
+                    time.sleep(_LOOK_EVERY_S)
     report.profile = clock.seconds
     return report
+
+
+def _shared_out(
+    store: Store, shards: Sequence[Shard], others: list[Shard], report: StageReport
+) -> Iterator[Shard]:
+    """Yield the shards that nobody has taken on; what other jobs are at goes to ``others``."""
+    for shard in shards:
+        if not store.leases.take(_lease(shard)):
+            others.append(shard)
+        elif _committed(store.digest_of("detect", shard.night, shard.key)) == shard.digest:
+            store.leases.drop(_lease(shard))
+            report.unchanged += 1
+        else:
+            yield shard
+
+
+def _lease(shard: Shard) -> str:
+    return f"detect-{shard.key}"
+
+
+def _committed(marker: dict[str, Any] | None) -> str | None:
+    """Digest of a commit that stands; what a detector or an unreachable file lost is tried again."""
+    return None if marker is None or marker["failed_to_run"] else marker["digest"]
 
 
 class _Writer:
@@ -110,6 +143,7 @@ class _Writer:
                 sees={member.name: member.seen.tolist() for member in self.members},
                 failed_to_run=rows.failed_to_run,
             )  # fmt: skip
+        self.store.leases.drop(_lease(shard))
         report.done += 1
         report.add(
             frames=observations.num_rows, boxes=detections.num_rows, failed_frames=rows.failed,
@@ -169,13 +203,12 @@ def _due(
     """Leave out what is committed, and retract commits of these recordings that the plan no longer holds."""
     planned = {(shard.night, shard.key) for shard in shards}
     mine = set(recording_ids)
-    committed: dict[tuple[date, str], str] = {}
+    committed: dict[tuple[date, str], str | None] = {}
     for where, marker in store.markers("detect").items():
         if marker["recording_id"] not in mine or marker["committee_id"] != committee.committee_id:
             continue
         if where in planned:
-            # What a detector or an unreachable file lost is tried again; damage within the footage is final.
-            committed[where] = "" if marker["failed_to_run"] else marker["digest"]
+            committed[where] = _committed(marker)  # damage within the footage is final
         else:
             store.retract("detect", *where)
     return [shard for shard in shards if committed.get((shard.night, shard.key)) != shard.digest]

@@ -94,7 +94,7 @@ class Garbage:
 
 
 def garbage(store: Store, committees: Sequence[str] = ()) -> Garbage:
-    """Find what may go. The caller holds the store (``Store.writing``), so that no job is writing these very files.
+    """Find what may go. The caller holds the store (``Store.alone``), so that no job is writing these very files.
 
     Raises:
         UsageError: a committee that the store does not hold.

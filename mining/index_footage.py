@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime
@@ -39,6 +40,7 @@ from mining.types import FrameTimes, Recording, StageReport, UsageError, frame_i
 INDEX_VERSION = 1
 """Raise when the rows of this stage change for the same input."""
 
+_LOOK_EVERY_S = 0.5
 _SLOWEST_BYTES_A_S = 5e6
 """A file that is read more slowly than this, over and above the time limit, counts as one that hangs."""
 _TELEMETRY_COLUMNS = ("speed_mps", "latitude_deg", "longitude_deg", "heading_deg")
@@ -61,32 +63,61 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
     worker = Worker()
+    facts = partial(_facts, worker, config.detect.decode_timeout_s)
     found: dict[str, str] = {}
     with closing(worker), progress("index", len(sources), "recordings") as shown:
-        for source in sources:
-            signature = _signature(source, config)
-            if signature in by_signature:
-                recording_id = by_signature[signature]
-                report.unchanged += 1
-            else:
-                recording, times = probe(
-                    source, defaults, partial(_facts, worker, config.detect.decode_timeout_s)
-                )
-                if recording.status == "unreadable" and recording.recording_id in found:
-                    # Broken files of equal content (all empty files, say) are each a failure of their own.
-                    recording = replace(recording, recording_id=digest(source.path)[:20])
-                recording_id = recording.recording_id
-                if recording_id not in found:
-                    _commit(
-                        store, config, source, recording, times, signature, known.get(recording_id), report
+        todo = sources
+        while todo:
+            others = []
+            for source in todo:
+                signature = _signature(source, config)
+                if signature in by_signature:
+                    recording_id = by_signature[signature]
+                    report.unchanged += 1
+                elif store.leases.take(f"index-{signature}"):
+                    try:
+                        recording_id = _index(
+                            store, config, source, signature, facts, defaults, known, found, report
+                        )
+                    finally:
+                        store.leases.drop(f"index-{signature}")
+                else:
+                    others.append(source)
+                    continue
+                if recording_id in found:
+                    report.problems.append(
+                        f"{source.path}: the same content as {found[recording_id]}; mined once"
                     )
-            if recording_id in found:
-                report.problems.append(
-                    f"{source.path}: the same content as {found[recording_id]}; mined once"
-                )
-            found.setdefault(recording_id, source.path)
-            shown.advance()
+                found.setdefault(recording_id, source.path)
+                shown.advance()
+            todo = others
+            if todo:  # another job is at them: look again at what is committed
+                time.sleep(_LOOK_EVERY_S)
+                known = _known(store)
+                by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     return report, sorted(found)
+
+
+def _index(
+    store: Store,
+    config: Config,
+    source: Source,
+    signature: str,
+    facts: Callable[[Source, Sidecar, Defaults], Facts],
+    defaults: Defaults,
+    known: dict[str, tuple[date, dict[str, Any]]],
+    found: dict[str, str],
+    report: StageReport,
+) -> str:
+    """Open a file and commit its rows, unless another file of this run had the same content. Returns its recording_id."""
+    recording, times = probe(source, defaults, facts)
+    if recording.status == "unreadable" and recording.recording_id in found:
+        # Broken files of equal content (all empty files, say) are each a failure of their own.
+        recording = replace(recording, recording_id=digest(source.path)[:20])
+    if recording.recording_id not in found:
+        before = known.get(recording.recording_id)
+        _commit(store, config, source, recording, times, signature, before, report)
+    return recording.recording_id
 
 
 def _facts(worker: Worker, timeout_s: float, source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:

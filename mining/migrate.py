@@ -62,7 +62,7 @@ def run(root: Path) -> MigrationReport:
     report = MigrationReport(before=store.version)
     if store.version == STORE_VERSION:
         return report
-    with store.writing():
+    with store.alone():
         for stage in STAGE_TABLES:
             for (night, key), marker in store.markers(stage).items():
                 files = {table: store.table_file(table, night, key) for table in STAGE_TABLES[stage]}

@@ -93,12 +93,14 @@ def _run_stages(store: Store, config: Config, night: NightReport) -> None:
     night.stages.append(index)
     _check_space(store, config, recordings)
     night.stages.append(_timed(lambda: detect_objects.run(store, config, recordings)))
-    night.stages.append(_timed(lambda: score_frames.run(store, config, recordings)))
-    night.stages.append(_timed(lambda: find_scenes.run(store, config, recordings)))
-    select, night.batch_id = _timed(lambda: select_batch.run(store, config, recordings))
+    night.stages.append(_in_turn(store, "score", lambda: score_frames.run(store, config, recordings)))
+    night.stages.append(_in_turn(store, "scenes", lambda: find_scenes.run(store, config, recordings)))
+    select, night.batch_id = _in_turn(store, "select", lambda: select_batch.run(store, config, recordings))
     night.stages.append(select)
     if night.batch_id is not None:
-        export, folder = _timed(lambda: export_batch.run(store, config, night.batch_id or ""))
+        export, folder = _in_turn(
+            store, "export", lambda: export_batch.run(store, config, night.batch_id or "")
+        )
         night.stages.append(export)
         night.batch_folder = str(folder)
     _count_failures(store, config, recordings, night)
@@ -135,6 +137,12 @@ def check(store: Store, config: Config) -> None:
     score_frames.check(config)
     select_batch.check(store, config)
     export_batch.check(config)
+
+
+def _in_turn(store: Store, name: str, stage: Callable[[], _T]) -> _T:
+    """Run a stage that one job at a time does in a store: a second one waits, and finds its work committed."""
+    with store.leases.turn(name):
+        return _timed(stage)
 
 
 def _timed(stage: Callable[[], _T]) -> _T:
@@ -177,9 +185,11 @@ def _run_one(name: str, store: Store, config: Config) -> StageReport:
         return _timed(lambda: index_footage.run(store, config))[0]
     recordings = index_footage.indexed(store, config)
     if name == "select":
-        return _timed(lambda: select_batch.run(store, config, recordings))[0]
-    stages = {"detect": detect_objects.run, "score": score_frames.run, "scenes": find_scenes.run}
-    return _timed(lambda: stages[name](store, config, recordings))
+        return _in_turn(store, name, lambda: select_batch.run(store, config, recordings))[0]
+    if name == "detect":
+        return _timed(lambda: detect_objects.run(store, config, recordings))
+    stages = {"score": score_frames.run, "scenes": find_scenes.run}
+    return _in_turn(store, name, lambda: stages[name](store, config, recordings))
 
 
 def run_export(
@@ -201,7 +211,7 @@ def run_export(
         batch_id = max(chosen)[1]
     name = batch_id
     with store.writing():
-        return _timed(lambda: export_batch.run(store, config, name, chosen_in))
+        return _in_turn(store, "export", lambda: export_batch.run(store, config, name, chosen_in))
 
 
 def run_import(
@@ -218,7 +228,7 @@ def run_import(
     """Take in the labels of a batch: see ``import_labels.run``."""
     store = Store(config.store_path)
     with store.writing():
-        return _timed(
+        return _in_turn(store, "import",
             lambda: import_labels.run(
                 store, config, batch_id, vendor, files,
                 annotator=annotator, add=add, accept_bad=accept_bad, dry_run=dry_run,
@@ -230,5 +240,5 @@ def run_measure(config: Config, batch_ids: Sequence[str]) -> tuple[StageReport, 
     """Measure batches against their labels, all that have some where none is named, and summarise them together."""
     store = Store(config.store_path)
     with store.writing():
-        report = _timed(lambda: measure_yield.run(store, config, batch_ids))
+        report = _in_turn(store, "measure", lambda: measure_yield.run(store, config, batch_ids))
     return report, measure_yield.summary(store, config, batch_ids)

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mining import views
+from mining.lease import Leases
 from mining.schemas import STORE_VERSION, TABLES
 from mining.types import MiningError, Nights, TemporaryError, UsageError
 
@@ -68,6 +69,7 @@ class Store:
         """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it (an
         older one is let pass where ``migrating``)."""
         self.root = root
+        self._leases: Leases | None = None
         if any("=" in part for part in root.absolute().parts):
             raise UsageError(
                 f"{root}: a store's path must not hold '=', which would read as a partition column"
@@ -205,20 +207,43 @@ class Store:
         marker.unlink(missing_ok=True)
         _sync_folder(marker.parent)
 
+    @property
+    def leases(self) -> Leases:
+        """What this job has taken on, of what jobs share."""
+        if self._leases is None:
+            self._leases = Leases(self.root / "leases")
+        return self._leases
+
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store for one writing job; ``TemporaryError`` at once where another holds it. Readers need nothing."""
+        """Write to the store, beside other jobs that do; ``TemporaryError`` where one has it alone. Readers need nothing.
+
+        Jobs share the work out by ``leases``; those that are left are given back at the end.
+        """
+        with self._locked(fcntl.LOCK_SH, "is being tidied up or migrated by another job"):
+            try:
+                yield
+            finally:
+                if self._leases is not None:
+                    self._leases.drop_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the store alone, to move what others would be writing; ``TemporaryError`` where a job is writing."""
+        with self._locked(fcntl.LOCK_EX, "another mining job is writing to it"):
+            yield
+
+    @contextmanager
+    def _locked(self, how: int, reason: str) -> Iterator[None]:
         try:
             file = (self.root / "lock").open("a")
         except OSError as error:
             raise TemporaryError(f"{self.root}: cannot write to the store: {error.strerror}") from None
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, how | fcntl.LOCK_NB)
             except OSError:
-                raise TemporaryError(
-                    f"{self.root}: another mining job is writing to this store; try again later"
-                ) from None
+                raise TemporaryError(f"{self.root}: {reason}; try again later") from None
             yield
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -229,6 +254,13 @@ class Store:
             (_date_of(path.parent.name), path.name.removesuffix(".json")): json.loads(path.read_bytes())
             for path in self._marker_files(stage)
         }
+
+    def digest_of(self, stage: str, night: date, key: str) -> dict[str, Any] | None:
+        """What the marker of one commit says; None where it is not committed."""
+        try:
+            return dict(json.loads(self._marker(stage, night, key).read_bytes()))
+        except FileNotFoundError:
+            return None
 
     def table_file(self, table: str, night: date, key: str) -> Path:
         """Path of a shard's rows."""

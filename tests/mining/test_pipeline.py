@@ -23,7 +23,7 @@ from mining.calibration import Calibration
 from mining.pipeline import NightReport
 from mining.signals.calibration import ScoreCalibration
 from mining.store import Store
-from mining.types import MiningError, UsageError
+from mining.types import TemporaryError, UsageError
 
 CLIPS = ("hifza_dashcam.mp4", "udacity_vd_test_video.mp4")
 CONFIG = """
@@ -434,14 +434,18 @@ def test_names_that_move_down_by_one_keep_every_recording(shared_data: Path, tmp
     assert len(rows(tmp_path, "SELECT * FROM recordings")) == 3
 
 
-def test_two_jobs_do_not_write_at_once(shared_data: Path, tmp_path: Path) -> None:
+def test_no_job_writes_while_the_store_is_tidied_up_and_the_other_way_round(
+    shared_data: Path, tmp_path: Path
+) -> None:
     loaded = config.load(write_config(tmp_path, shared_data))
     (tmp_path / "drives").mkdir()
-    with (
-        Store(loaded.store_path, create=True).writing(),
-        pytest.raises(MiningError, match="another mining job"),
-    ):
+    store = Store(loaded.store_path, create=True)
+    with store.alone(), pytest.raises(TemporaryError, match="is being tidied up or migrated by another job"):
         pipeline.run_night(loaded)
+    with store.writing(), pytest.raises(TemporaryError, match="another mining job is writing to it"):
+        store.alone().__enter__()
+    with store.writing(), Store(store.root).writing():
+        pass
 
 
 @pytest.mark.parametrize(

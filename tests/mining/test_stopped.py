@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -93,6 +94,37 @@ def test_stopped_by_a_signal_the_exit_code_says_so_and_the_next_run_ends_with_th
     undisturbed = contents(store)
     for name, rows in undisturbed.items():
         assert rows == resumed[name], name
+
+
+def test_two_jobs_share_the_work_and_a_killed_one_s_is_taken_over(folder: Path) -> None:
+    config = str(folder / "night.toml")
+    store = folder / "store"
+    first = mining("run", config)
+    deadline = time.monotonic() + 120
+    while not list(store.glob("done/detect/*/*.json")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    jobs = [mining("run", config, "--json") for _ in range(2)]
+    time.sleep(1)
+    first.kill()  # with leases in its hands
+    first.communicate()
+    done = len(list(store.glob("done/detect/*/*.json")))
+    shared = 0
+    for job in jobs:
+        out, said = job.communicate(timeout=300)
+        assert job.returncode == 0, said
+        stages = {stage["stage"]: stage for stage in json.loads(out)["stages"]}
+        shared += stages["detect"]["done"]
+    shards = len(list(store.glob("done/detect/*/*.json")))
+    assert shared <= shards
+    assert shards - shared <= done  # each shard by one job, but for those that the first had done
+    assert not list((store / "leases").glob("*.json"))
+    together = contents(store)
+    shutil.rmtree(store)
+    job = mining("run", config)
+    assert job.wait(timeout=300) == 0
+    assert contents(store) == together
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
