@@ -76,9 +76,9 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DeliveryError(
-            f"{path}: {_looks_like(content)}, not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
+        if _magic(content):
+            raise DeliveryError(f"{path}: {_magic(content)}; give the label file") from None
+        raise DeliveryError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     if "\0" in text:
         wide = len(content) > 1 and 0 in content[:2] and any(content[:2])
         what = "UTF-16 without a byte order mark" if wide else "it holds NUL bytes"
@@ -110,14 +110,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
-        value: Any
-        try:
-            value = _json(line)
-        except json.JSONDecodeError as error:
-            glued = error.msg == "Extra data" and line[error.pos] in "{["
-            value = BadLine("glued" if glued else "unreadable", f"no JSON: {error.msg}, column {error.colno}")
-        except (ValueError, RecursionError) as error:
-            value = BadLine("unreadable", _json_fault(error))
+        value = parse_json(line)
         bad = isinstance(value, BadLine)
         bad_lines += bad
         any_json = any_json or not bad or value.kind == "glued"
@@ -130,6 +123,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         raise DeliveryError(f"{path}: no line is JSON; it looks like {_looks_like_text(text)}")
 
 
+def parse_json(text: str) -> Any:
+    """Parse one JSON value; what is none comes back as a ``BadLine``."""
+    try:
+        return _json(text)
+    except json.JSONDecodeError as error:
+        glued = error.msg == "Extra data" and text[error.pos] in "{["
+        return BadLine("glued" if glued else "unreadable", f"no JSON: {error.msg}, column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return BadLine("unreadable", _json_fault(error))
+
+
 def read_json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, record) of a JSON list, of one JSON object, or of JSON lines, as ``read_json_lines`` does."""
     text = read_text(path)
@@ -137,9 +141,8 @@ def read_json_records(path: Path) -> Iterator[tuple[int, Any]]:
         yield from enumerate(read_json(path), start=1)
         return
     _check_density(path, text, "{[", ",")
-    try:
-        whole = _json(text)
-    except (ValueError, RecursionError):
+    whole = parse_json(text)
+    if isinstance(whole, BadLine):
         yield from read_json_lines(path)
     else:
         yield 1, whole
@@ -375,10 +378,13 @@ _TEXT = (
 )
 
 
+def _magic(content: bytes) -> str | None:
+    return next((what for magic, what in _MAGIC if content.startswith(magic)), None)
+
+
 def _looks_like(content: bytes) -> str:
-    for magic, what in _MAGIC:
-        if content.startswith(magic):
-            return what
+    if (what := _magic(content)) is not None:
+        return what
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _looks_like_text(content.decode("utf-16", errors="replace"))
     if b"\0" in content[:1000]:
