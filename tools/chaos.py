@@ -1,0 +1,201 @@
+"""Does a night that is killed again and again end with the rows of one that is not?
+
+    python tools/chaos.py --footage FILE|FOLDER ... [--weights FILE ...] [--kills 200] [--jobs 1|2] [--seed 0] [--json]
+
+The night is run once, undisturbed. Then again, in another store, and killed (SIGKILL) until --kills is reached: in turn at a
+commit boundary (before the n-th rename, unlink or sync of a file since the start, n drawn anew each time) and at a random
+moment. Each time the same command is started again; when a night ends, its rows are compared with the undisturbed ones, the
+store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed.
+
+Held: equal rows in every table, none twice, none missing; `mining verify` finds no damage; every end is 0 or a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
+
+from mining import housekeeping
+from mining.schemas import TABLES
+from mining.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = """
+store = "{store}"
+[footage]
+paths = {footage}
+sample_hz = {sample_hz}
+{detectors}
+[detect]
+batch_size = 4
+shard_minutes = {shard_minutes}
+[select]
+budget = 10
+min_gap_s = 0.5
+[export]
+to = "{store}-batches"
+"""
+# Runs `mining run`, and kills its own process before the n-th call that makes a change to the disk last.
+JOB = """
+import os, signal, sys, threading
+sys.path.insert(0, {root!r})
+left = int(sys.argv[1])
+lock = threading.Lock()
+def counted(call):
+    def wrapped(*values, **named):
+        global left
+        with lock:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return call(*values, **named)
+    return wrapped
+if left:
+    for name in ("replace", "unlink", "fsync"):
+        setattr(os, name, counted(getattr(os, name)))
+sys.argv = ["mining", "--quiet", "run", sys.argv[2]]
+from mining.cli import main
+main()
+"""
+BOUNDARIES = 60
+"""A boundary is drawn from the first so many of a job; each shard has some ten."""
+# Where a delivery lies is named after the store.
+_PLACES = {"exports": "* REPLACE (regexp_replace(image_uri, '^.*-batches/', '') AS image_uri)"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--footage", nargs="+", type=Path, required=True)
+    parser.add_argument(
+        "--weights", nargs="+", type=Path,
+        default=[ROOT / "detectors" / "demo_weights" / f"demo_{name}.pt" for name in ("yolov8", "yolo11")],
+    )  # fmt: skip
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--jobs", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--sample-hz", type=float, default=2.0)
+    parser.add_argument("--shard-minutes", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="end in one line of JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        figures = disturb(options, Path(folder))
+    for name, figure in figures.items():
+        print(f"{name:<24}{figure}")
+    if options.json:
+        print(json.dumps(figures))
+
+
+def disturb(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Run, kill, compare."""
+    random = np.random.default_rng(options.seed)
+    began = time.perf_counter()
+    calm = start(options, work, "calm", 0)
+    if calm.wait() != 0:
+        sys.exit(f"the undisturbed night ended with {calm.returncode}")
+    night_s = time.perf_counter() - began
+    wanted = rows(work / "calm")
+    kills = {"at a boundary": 0, "at a random moment": 0}
+    nights = unequal = damaged = wrong_ends = 0
+    while sum(kills.values()) < options.kills:
+        store = f"night{nights}"
+        while not disturbed_run(options, work, store, random, night_s, kills):
+            pass
+        nights += 1
+        last = start(options, work, store, 0)
+        wrong_ends += last.wait() != 0
+        found = rows(work / store)
+        differing = [table for table in wanted if found[table] != wanted[table]]
+        for table in differing:
+            print(f"{store}: {table}: {len(found[table])} rows, {len(wanted[table])} undisturbed, or others")
+        unequal += bool(differing)
+        _, damage = housekeeping.verify(Store(work / store))
+        damaged += len(damage)
+        print(f"night {nights}: {sum(kills.values())} kills", flush=True)
+        shutil.rmtree(work / store)
+    return {
+        "jobs": options.jobs,
+        "nights": nights,
+        "rows": sum(len(found) for found in wanted.values()),
+        "kills": {"value": kills, "bar": options.kills, "holds": sum(kills.values()) >= options.kills},
+        "nights_with_other_rows": {"value": unequal, "bar": 0, "holds": unequal == 0},
+        "damaged_files": {"value": damaged, "bar": 0, "holds": damaged == 0},
+        "ends_with_an_error": {"value": wrong_ends, "bar": 0, "holds": wrong_ends == 0},
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def disturbed_run(
+    options: argparse.Namespace,
+    work: Path,
+    store: str,
+    random: np.random.Generator,
+    night_s: float,
+    kills: dict[str, int],
+) -> bool:
+    """Start the night and kill it; returns whether it came to its end all the same."""
+    at_boundary = bool(random.integers(2))
+    jobs = [
+        start(options, work, store, int(random.integers(1, BOUNDARIES)) if at_boundary else 0)
+        for _ in range(options.jobs)
+    ]
+    victim = jobs[int(random.integers(len(jobs)))]
+    if not at_boundary:
+        try:
+            victim.wait(timeout=float(random.uniform(0, 1.2 * night_s)))
+        except subprocess.TimeoutExpired:
+            victim.kill()
+    codes = [job.wait() for job in jobs]
+    killed = sum(code == -signal.SIGKILL for code in codes)
+    kills["at a boundary" if at_boundary else "at a random moment"] += killed
+    if any(code not in (0, -signal.SIGKILL) for code in codes):
+        sys.exit(f"a job ended with {codes}")
+    return 0 in codes
+
+
+def start(options: argparse.Namespace, work: Path, store: str, boundary: int) -> subprocess.Popen[bytes]:
+    """Start `mining run` on a store; it kills itself at a boundary where that is not 0."""
+    config = work / f"{store}.toml"
+    detectors = "\n".join(
+        f'[[detector]]\nname = "d{n}"\nweights = {json.dumps(str(path.resolve()))}\nimage_size_px = 160'
+        for n, path in enumerate(options.weights)
+    )
+    config.write_text(
+        CONFIG.format(
+            store=store,
+            footage=json.dumps([str(path.resolve()) for path in options.footage]),
+            detectors=detectors,
+            sample_hz=options.sample_hz,
+            shard_minutes=options.shard_minutes,
+        )
+    )
+    command = [sys.executable, "-c", JOB.format(root=str(ROOT)), str(boundary), str(config)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def rows(store: Path) -> dict[str, list[Any]]:
+    """Every table's rows, in one order."""
+    with Store(store).connect() as con:
+        return {
+            table: con.sql(f"SELECT {_PLACES.get(table, '*')} FROM {table} ORDER BY ALL")
+            .to_arrow_table()
+            .to_pylist()
+            for table in TABLES
+        }
+
+
+if __name__ == "__main__":
+    main()
