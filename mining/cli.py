@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 import mining
+from mining.progress import run_id
 from mining.text import one_line, printable
 from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
 
@@ -111,6 +112,7 @@ class _JsonLines(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname,
             "message": record.getMessage(),
+            "run_id": run_id(),
         }
         return json.dumps(row, ensure_ascii=False)
 
@@ -149,8 +151,9 @@ _json_option = click.option(
 @cli.command()
 @click.argument("config_path", metavar="CONFIG.toml")
 @_set_option
+@click.option("--retry-failed", is_flag=True, help="Try again what could not be read, or not wholly, before.")
 @_json_option
-def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def run(config_path: str, overrides: tuple[str, ...], retry_failed: bool, as_json: bool) -> None:
     """Run the nightly job: index, detect, score, scenes, select, export.
 
     Only what is not committed yet is done; a second run has nothing to do and says so.
@@ -162,7 +165,7 @@ def run(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from mining import pipeline
 
-    night = pipeline.run_night(_load(config_path, overrides))
+    night = pipeline.run_night(_load(config_path, overrides), retry_failed=retry_failed)
     if as_json:
         click.echo(json.dumps(night.as_dict(), default=str))
         raise click.exceptions.Exit(3 if night.batch_id is None or night.too_many_failed else 0)

@@ -76,6 +76,8 @@ class RunConfig(_Section):
 
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
     """`mining run` ends with exit code 3 where a larger share of the recordings, or of the frames, failed."""
+    metrics: str | None = None
+    """Text file for Prometheus, written at the end of each run. Relative paths start at the config file's folder."""
 
 
 class ScoreConfig(_Section):

@@ -25,6 +25,7 @@ from mining import (
     find_scenes,
     import_labels,
     index_footage,
+    lineage,
     measure_yield,
     score_frames,
     select_batch,
@@ -32,9 +33,9 @@ from mining import (
 from mining.committee import committee_of
 from mining.config import Config
 from mining.import_report import ImportReport
-from mining.progress import LOG
+from mining.progress import LOG, set_run_id
 from mining.store import Store, sql_file
-from mining.types import StageReport, TemporaryError, UsageError
+from mining.types import MiningError, StageReport, TemporaryError, UsageError
 from mining.yield_summary import Summary
 
 _T = TypeVar("_T")
@@ -51,6 +52,7 @@ class NightReport:
     stages: list[StageReport] = field(default_factory=list)
     batch_id: str | None = None
     batch_folder: str | None = None
+    run_id: str | None = None
     seconds: float = 0.0
     failed_recordings: int = 0
     """Of the footage of this config: that could not be read at all."""
@@ -76,16 +78,67 @@ class NightReport:
         return {**asdict(self), "nothing_to_do": self.nothing_to_do, "problems": self.problems}
 
 
-def run_night(config: Config) -> NightReport:
-    """Run every stage over the config's footage; each does only what is not committed yet."""
+def run_night(config: Config, *, retry_failed: bool = False) -> NightReport:
+    """Run every stage over the config's footage; each does only what is not committed yet.
+
+    ``retry_failed`` tries recordings again that could not be read wholly, or of which frames failed.
+    """
     started = time.monotonic()
     night = NightReport()
     store = Store(config.store_path, create=True)
     with store.writing():
         check(store, config)
-        _run_stages(store, config, night)
+        run = lineage.begin(store, config)
+        night.run_id = run.run_id
+        set_run_id(run.run_id)
+        try:
+            if retry_failed:
+                _take_back_failed(store, config)
+            _run_stages(store, config, night)
+        except BaseException as error:
+            stopped = not isinstance(error, Exception)
+            said = None if stopped else " ".join(str(error).split())[:500]
+            _end_run(store, config, run, night, "stopped" if stopped else "failed", said)
+            raise
+        state = (
+            "no batch" if night.batch_id is None else "too many failed" if night.too_many_failed else "done"
+        )
+        _end_run(store, config, run, night, state)
     night.seconds = time.monotonic() - started
     return night
+
+
+def _end_run(
+    store: Store, config: Config, run: lineage.Run, night: NightReport, state: str, error: str | None = None
+) -> None:
+    told = {
+        name: getattr(night, name)
+        for name in ("batch_id", "recordings", "failed_recordings", "frames", "failed_frames")
+    }
+    if state in {"stopped", "failed"}:
+        told = {"error": error}  # the counts were not taken
+    seconds = [(stage.stage, stage.seconds) for stage in night.stages]
+    try:
+        lineage.end(store, run, state, seconds=seconds, **told)
+        if config.run.metrics is not None:
+            lineage.write_metrics(config.path(config.run.metrics), store, run)
+    except MiningError as problem:
+        if state not in {"failed", "stopped"}:
+            raise
+        LOG.error("%s", problem)  # what ended the run is what is to be told
+
+
+def _take_back_failed(store: Store, config: Config) -> None:
+    """Take back the commits of what failed, so that the stages find it due."""
+    known = [marker["recording_id"] for marker in store.markers("index").values()]
+    with store.connect() as con:
+        found = con.execute(sql_file("failed_recordings"), {"recordings": known}).fetchall()
+    failed = {row[0] for row in found}
+    for stage in ("index", "detect"):
+        for where, marker in store.markers(stage).items():
+            if marker["recording_id"] in failed:
+                store.retract(stage, *where)
+    LOG.info("%d recordings that failed are tried again", len(failed))
 
 
 def _run_stages(store: Store, config: Config, night: NightReport) -> None:

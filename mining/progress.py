@@ -13,6 +13,19 @@ LOG = logging.getLogger("mining")
 _QUIET_LINE_EVERY_S = 30.0
 
 
+_run_id: list[str] = []
+
+
+def set_run_id(run_id: str) -> None:
+    """Name the run that JSON logs belong to from now on."""
+    _run_id[:] = [run_id]
+
+
+def run_id() -> str | None:
+    """Give the run that is on, where there is one."""
+    return _run_id[0] if _run_id else None
+
+
 class Clock:
     """Adds up where time goes, by name; several threads may time at once."""
 

@@ -415,6 +415,30 @@ YIELDS = _table(
     ("measured_at", _TIME, ""),
 )
 
+RUNS = _table(
+    ("run_id", pa.string(), "also in JSON logs"),
+    ("began_at", _TIME, ""),
+    ("ended_at", _TIME, "NULL while it runs, and for ever where it was killed"),
+    (
+        "state",
+        pa.string(),
+        "'running' (or killed), 'done', 'too many failed', 'no batch', 'failed' or 'stopped'",
+    ),
+    ("error", pa.string(), "why it failed"),
+    ("config_digest", pa.string(), "of the config with every default filled in"),
+    ("committee_id", pa.string(), ""),
+    ("detectors", pa.map_(pa.string(), pa.string()), "per detector: digest of its weights and settings"),
+    ("versions", pa.map_(pa.string(), pa.string()), "of mining and the packages that decide what comes out"),
+    ("host", pa.string(), ""),
+    ("pid", pa.int64(), ""),
+    ("batch_id", pa.string(), "the batch that it made or found"),
+    ("recordings", pa.int64(), "of its footage"),
+    ("failed_recordings", pa.int64(), "of these, unreadable"),
+    ("frames", pa.int64(), "sampled frames of its footage"),
+    ("failed_frames", pa.int64(), "of these, without a picture, or on which every detector failed"),
+    ("seconds", pa.map_(pa.string(), pa.float64()), "of each stage"),
+)
+
 TABLES: dict[str, pa.Schema] = {
     "recordings": RECORDINGS,
     "frames": FRAMES,
@@ -431,4 +455,5 @@ TABLES: dict[str, pa.Schema] = {
     "label_rejects": LABEL_REJECTS,
     "annotators": ANNOTATORS,
     "yields": YIELDS,
+    "runs": RUNS,
 }

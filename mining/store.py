@@ -44,6 +44,7 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "export": ("exports",),
     "import": ("annotators", "label_rejects", "overlooked", "labels"),
     "measure": ("yields",),
+    "run": ("runs",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
 sql_file = views.sql_file

@@ -37,6 +37,7 @@ VIEW_DOCS = {
     "label_rejects": "one thing of a delivery that was not taken in, and why",
     "annotators": "one annotator's agreement with the others on one class, in one delivery",
     "yields": "one labelled frame: the errors that the primary detector had made in it",
+    "runs": "one `mining run`: when, with what, how it ended",
     "truth": "one labelled box that counts, or one frame labelled as empty: each frame's newest delivery, annotators fused",
     "second_look": "one label that stands, or one object that the labels lack, which the committee contradicts; the worst first",
     "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen, exported, labelled",
@@ -62,6 +63,7 @@ _OF_BATCHES = {
     "label_rejects",
     "annotators",
     "yields",
+    "runs",
 }
 # Views that name other views.
 _OVER_TABLES = ("mined", "truth", "second_look")

@@ -146,7 +146,9 @@ def _figures(
         for pts in sorted(times & {pts for name, pts in sound if name == clip}):
             wanted += 1
             status, *picture = found.get((uri, pts), (None, None, None))
-            lost += status not in {"ok", "partial"}
+            if status not in {"ok", "partial"}:
+                lost += 1
+                print(f"lost: {Path(uri).name} at {pts / 1e9:.3f} s")
             other += status in {"ok", "partial"} and tuple(picture) != sound[clip, pts]
     # A file of the very same content as another is mined once.
     twice = said.count(": the same content as ") // 2  # among the problems of the stage, and of the night

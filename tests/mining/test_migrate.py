@@ -8,6 +8,7 @@ import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from mining.types import MiningError
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, store_of, table
 
 # Of each version: digest of every table's columns. Files of one version have the same columns: views read them as one.
-COLUMNS = {2: "019ba2b9bbba"}
+COLUMNS = {2: "2b1362369384"}
 
 
 def test_columns_do_not_change_within_a_version() -> None:
@@ -37,6 +38,11 @@ def rewrite(store: Store, name: str, key: str, *, drop: str | None = None) -> No
     old = pq.read_table(file, partitioning=None)
     old = old.append_column("gone", [["x"] * len(old)]) if drop is None else old.drop_columns([drop])
     pq.write_table(old, file)
+
+
+def notes(store: Store, stage: str) -> dict[Any, dict[str, Any]]:
+    """What the markers say, but for the digests of files, which are written anew."""
+    return {where: {**marker, "sha256": None} for where, marker in store.markers(stage).items()}
 
 
 @pytest.fixture
@@ -114,12 +120,12 @@ def test_labels_and_measures_are_kept_whatever_columns_have_changed(tmp_path: Pa
         )
         for name in STAGE_TABLES[stage]:
             rewrite(store, name, "i", drop="import_id" if name == "yields" else None)
-    before = {stage: store.markers(stage) for stage in ("import", "measure")}
+    before = {stage: notes(store, stage) for stage in ("import", "measure")}
     (store.root / "mining-store.json").write_text('{"store_version": 1}')
     report = migrate.run(store.root)
     assert report.rewritten == {"import": 1, "measure": 1}
     assert not report.due_again
-    assert {stage: store.markers(stage) for stage in before} == before
+    assert {stage: notes(store, stage) for stage in before} == before
     with Store(store.root).connect() as con:
         for name in STAGE_TABLES["import"]:
             assert con.execute(f"SELECT count(import_id) FROM {name}").fetchall() == [(2,)]
