@@ -244,8 +244,9 @@ def garbage_before(random: Random, content: bytes, clip: Path, other: Path) -> B
 
 
 def wrong_ending(random: Random, content: bytes, clip: Path, other: Path) -> Broken:
-    # A byte more: the very same content is mined once, whatever its name.
-    return Broken(content + b"\0", str(random.choice([".avi", ".mkv", ".ts", ".webm", ".mov"])), len(content))
+    # Some bytes more: the very same content is mined once, whatever its name.
+    more = random.bytes(int(random.integers(8, 64)))
+    return Broken(content + more, str(random.choice([".avi", ".mkv", ".ts", ".webm", ".mov"])), len(content))
 
 
 def doubled(random: Random, content: bytes, clip: Path, other: Path) -> Broken:
