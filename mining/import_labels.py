@@ -8,6 +8,7 @@ then it is taken in anew, and stands again.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -308,7 +309,7 @@ def _against(checked: Checked, fit: Fit, config: Config) -> list[str]:
         named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         found.append(
             f"{checked.bad_rows} of {checked.rows} rows are bad ({checked.bad_share:.1%}; labels.max_bad_share = {limit:g} "
-            f"allows {limit:.1%}): {named}"
+            f"allows {math.floor(limit * checked.rows + 1e-9)}): {named}"
         )
     if fit.misaligned(config.labels.min_fit):
         found.append(

@@ -235,8 +235,10 @@ def bad_delivery(folder: Path) -> Path:
 def test_too_many_bad_rows_refuse_the_whole_delivery(tmp_path: Path) -> None:
     store = exported(tmp_path)
     before = set(store.root.rglob("*"))
-    with pytest.raises(RefusedDelivery, match=r"nothing.*2 of 10 rows are bad \(20.0%.*1 unknown_class, 1 outside; --accept-bad"
-                       ) as refused:  # fmt: skip
+    with pytest.raises(
+        RefusedDelivery,
+        match=r"nothing.*2 of 10 rows are bad \(20.0%.*allows 0\): 1 unknown_class, 1 outside; --accept-bad",
+    ) as refused:
         take(store, bad_delivery(tmp_path))
     assert set(store.root.rglob("*")) == before
     assert labels_of(store) == []
