@@ -193,14 +193,18 @@ def _measure(store: Store, con: duckdb.DuckDBPyConnection, batch: _Batch, report
 def _yields(batch: _Batch, frames: pa.Table, seen: pa.Table, labels: pa.Table) -> pa.Table:
     """Count the errors of each frame: rows of ``yields``."""
     classes = pa.array(batch.classes, pa.string())
-    seen, labels = (t.filter(pc.is_in(t["class"], value_set=classes)) for t in (seen, labels))
+    seen = seen.filter(pc.is_in(seen["class"], value_set=classes))
+    # A region to ignore covers boxes of every class, whatever its own.
+    labels = labels.filter(pc.or_(pc.is_in(labels["class"], value_set=classes), labels["ignore"]))
     names = frames["frame_id"].combine_chunks()
 
     def arrays(table: pa.Table) -> tuple[Any, Any, Any]:
         return (
             pc.index_in(table["frame_id"], value_set=names).to_numpy().astype(np.int64),
             np.column_stack([table[edge].to_numpy() for edge in _EDGES]),
-            pc.index_in(table["class"], value_set=classes).to_numpy().astype(np.int64),
+            pc.fill_null(pc.index_in(table["class"], value_set=classes), len(classes))
+            .to_numpy()
+            .astype(np.int64),
         )
 
     frame, boxes, of_class = arrays(seen)

@@ -107,14 +107,15 @@ def test_each_kind_of_error_is_counted_once(store: Store) -> None:
         seen(F[3], "car", BOX, 0.9, detector="b"),  # not the primary
         seen(F[4], "bus", BOX),  # a class that labels and primary do not share
         seen(F[5], "car", (10, 10, 50, 50)),  # in a crowd
+        seen(F[6], "car", (10, 10, 50, 50)),  # in a crowd of what the primary cannot see
     ]  # fmt: skip
-    fill(store, detections, dict.fromkeys(F[:7], "mined"))
+    fill(store, detections, dict.fromkeys(F, "mined"))
     deliver(store, [
         label(F[0], "car", BOX), label(F[1], "car", BOX), label(F[2], "car", BOX), label(F[3], "car", BOX),
-        label(F[4], "bus", OTHER), label(F[5], "car", BOX, ignore=True), label(F[6], None),
+        label(F[4], "bus", OTHER), label(F[5], "car", BOX, ignore=True), label(F[6], "animal", BOX, ignore=True), label(F[7], None),
     ])  # fmt: skip
     report = measure_yield.run(store, config(), [BATCH])
-    assert (report.done, report.counts["frames"], report.problems) == (1, 7, [])
+    assert (report.done, report.counts["frames"], report.problems) == (1, 8, [])
     got = yields(store)
     columns = ("objects", "boxes", *KINDS, "errors")
     assert {f: tuple(row[c] for c in columns) for f, row in got.items()} == {
@@ -124,7 +125,8 @@ def test_each_kind_of_error_is_counted_once(store: Store) -> None:
         F[3]: (1, 0, 1, 0, 0, 0, 1),
         F[4]: (0, 0, 0, 0, 0, 0, 0),
         F[5]: (0, 1, 0, 0, 0, 0, 0),
-        F[6]: (0, 0, 0, 0, 0, 0, 0),
+        F[6]: (0, 1, 0, 0, 0, 0, 0),
+        F[7]: (0, 0, 0, 0, 0, 0, 0),
     }
     assert {(r["detector"], r["committee_id"], r["import_id"], r["arm"]) for r in got.values()} == {
         ("a", COMMITTEE, "i1", "mined")
