@@ -110,6 +110,7 @@ def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:
     weights = {name: weight for name, weight in config.score.hardness.items() if weight > 0}
     return summarise(
         Measured(
+            batch=rows["batch_id"].to_pylist(),
             arm=rows["arm"].to_pylist(),
             slice=rows["slice"].to_pylist(),
             drive=rows["drive_id"].to_pylist(),

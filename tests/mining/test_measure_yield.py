@@ -292,11 +292,12 @@ def measured(
     drive: list[str] | None = None,
     signals: dict[str, Any] | None = None,
     objects: Any = None,
+    batch: list[str] | None = None,
 ) -> Measured:
     n = len(arm)
     zero = np.zeros(n, np.int64)
     return Measured(
-        arm=arm, slice=[None] * n, drive=drive or ["d"] * n,
+        batch=batch or ["b"] * n, arm=arm, slice=[None] * n, drive=drive or ["d"] * n,
         objects=np.full(n, 4) if objects is None else np.asarray(objects),
         errors={**dict.fromkeys(KINDS, zero), "missed": np.asarray(missed, np.int64)},
         percentiles={k: np.asarray(v, float) for k, v in (signals or {"s": np.full(n, 0.5)}).items()},
@@ -349,6 +350,28 @@ def test_a_lift_without_a_random_arm_is_not_a_number(arm: list[str], missed: lis
     assert got.lift_per_frame.value is got.lift_per_frame.low is None
     assert why in (got.lift_per_frame.note or "")
     assert got.errors_per_frame["mined"].value == 1.0
+
+
+def test_batches_that_differ_in_hardness_and_random_share_make_no_lift_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    # Mining is as good as chance in both batches; a hard night with 3 random frames of 60, an easy one with 30 of 60.
+    arm = ["mined"] * 57 + ["random"] * 3 + ["mined", "random"] * 30
+    errors = np.r_[rng.poisson(10, 60), rng.poisson(1, 60)]
+    rows = measured(arm, errors, [f"d{i % 20}" for i in range(120)], batch=["hard"] * 60 + ["easy"] * 60)
+    got = summarise(rows, resamples=300).lift_per_frame
+    random = errors[57:60].mean(), errors[60:][1::2].mean()
+    mined = errors[:57].sum() + errors[60:][::2].sum()
+    assert got.value == pytest.approx(mined / (57 * random[0] + 30 * random[1]))
+    assert got.low < 1 < got.high
+    apart = summarise(measured(["mined"] * 9 + ["random"] * 9, [1] * 18, batch=["x"] * 9 + ["y"] * 9))
+    assert apart.lift_per_frame.value is None
+    assert "no batch has measured frames of both arms" in (apart.lift_per_frame.note or "")
+
+
+def test_false_alarms_in_empty_frames_have_no_rate_by_box() -> None:
+    got = summarise(measured(["mined", "random"] * 10, [2] * 20, objects=[0] * 20), resamples=50)
+    assert got.errors_per_frame["mined"].value == 2.0
+    assert got.errors_per_object["mined"].value is got.lift_per_object.value is None
 
 
 def test_few_frames_have_a_doubtful_interval_and_very_few_none() -> None:
