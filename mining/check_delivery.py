@@ -237,8 +237,12 @@ def _check_images(
                 found = ("wrong_size", words, it.frame_id)
             elif key in seen:
                 who = annotators[key[1]]
-                by = f"by {who[:_SHOWN]!r}" if who else "by nobody in particular"
-                found = ("twice", f"labelled {by} already, in {seen[key]}{boxes}", it.frame_id)
+                by = f" by {who[:_SHOWN]!r}" if who else ""
+                # Two who are not named look like one who did it twice.
+                way_out = (
+                    "" if who else "; two annotators? import each with --annotator, the second with --add"
+                )
+                found = ("twice", f"labelled{by} already, in {seen[key]}{boxes}{way_out}", it.frame_id)
             else:
                 seen[key] = image.place
                 continue

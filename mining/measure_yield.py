@@ -137,7 +137,8 @@ def _batch(
         if committee.committee_id != marker["committee_id"]:
             raise UsageError(
                 f"batch {batch_id} was chosen by committee {marker['committee_id']}, before thresholds were kept with the "
-                f"choice; the config has {committee.committee_id}: measure it with the config that chose it"
+                f"choice; the config has {committee.committee_id}: measure it with the config that chose it, and the others by name "
+                "with --batch"
             )
         primary = primary_of(store, committee)
     if primary is None:

@@ -103,6 +103,7 @@ def test_an_image_that_cannot_be_right_is_rejected_with_its_boxes() -> None:
     )
     assert kinds(checked) == ["twice", "no_frame", "wrong_size"]
     assert [r.frame_id for r in checked.rejects] == ["f0", None, "f1"]
+    assert "each with --annotator, the second with --add" in checked.rejects[0].reason
     assert "1280 x 960 pixels here, 640 x 480 were sent (2 boxes)" in checked.rejects[2].reason
     assert checked.frame.tolist() == [0, 0, 2, 2]
     assert checked.view_frame.tolist() == [0, 2, 3]

@@ -286,6 +286,7 @@ def test_boxes_beside_what_the_committee_sees_refuse_the_delivery(tmp_path: Path
     assert "although its boxes lie beside" in report.problems[0]
     report, found = take(store, write(tmp_path / "right", *right))
     assert (report.problems, found.fit) == ([], {"sure": 24, "met": 18, "fitted": 18})
+    assert "of 24 objects that the committee surely sees, labels meet 18 and fit 18" in found.text()
     # Classes that no label has are not asked about.
     animals = [image(i, ("animal", 500, 300, 560, 400)) for i in SEEN]
     assert take(store, write(tmp_path / "animals", *animals))[1].fit == {"sure": 0, "met": 0, "fitted": 0}

@@ -190,7 +190,9 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
         committee_id = "other-1"
 
     monkeypatch.setattr(measure_yield, "committee_of", lambda _config: Another())
-    with pytest.raises(UsageError, match=r"chosen by committee a\+b-00000000, before thresholds were kept"):
+    with pytest.raises(
+        UsageError, match=r"chosen by committee a\+b-00000000, before thresholds were kept.*others.*--batch"
+    ):
         measure_yield.run(store, config(), [BATCH])
 
 
