@@ -100,13 +100,13 @@ def run(
             names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
+        _tell_lacking(found, con, sent, ())
         earlier = [marker for marker in store.markers("import").values() if marker["delivery"] == delivery]
         if earlier and _stands(con, newest := max(earlier, key=lambda marker: marker["imported_at"])):
             report.unchanged = 1
             report.counts = {"frames": newest["frames"], "boxes": newest["boxes"]}
             found.unchanged, found.import_id = True, newest["import_id"]
             found.frames, found.boxes = newest["frames"], newest["boxes"]
-            _tell_lacking(found, con, sent, ())
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
@@ -379,5 +379,5 @@ def _tell_lacking(
 
 
 def as_dict(stage: StageReport, found: ImportReport) -> dict[str, Any]:
-    """Both reports as one JSON object."""
-    return {**asdict(stage), **asdict(found)}
+    """Both reports as one JSON object; ``unchanged`` is a count, as of every stage."""
+    return {**asdict(found), **asdict(stage)}
