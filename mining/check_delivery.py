@@ -31,6 +31,8 @@ MEETS_IOU = 0.1
 FITS_IOU = 0.5
 """And fits it from this one on."""
 
+_ROUNDING_PX = 0.01
+"""An overhang of less comes from formats that write shares, or left and width; nobody drew it."""
 _MET_AT_LEAST = 0.2
 _JUDGED_FROM = 10
 _Z = 1.96
@@ -201,7 +203,7 @@ def check_delivery(
         classes=classes[kept],
         vendor_classes=tuple(class_names[kept].tolist()),
         ignore=ignore[kept],
-        clipped=int((overhang[kept] > 0).sum()),
+        clipped=int((overhang[kept] > _ROUNDING_PX).sum()),
         rejects=tuple(rejects),
         rows=int(rows_of.sum()) + in_reader,
         bad_rows=int(rows_of[~whole].sum() + faulty.sum()) + in_reader,
@@ -235,8 +237,12 @@ def _check_images(
                 found = ("wrong_size", words, it.frame_id)
             elif key in seen:
                 who = annotators[key[1]]
-                by = f"by {who[:_SHOWN]!r}" if who else "by nobody in particular"
-                found = ("twice", f"labelled {by} already, in {seen[key]}{boxes}", it.frame_id)
+                by = f" by {who[:_SHOWN]!r}" if who else ""
+                # Two who are not named look like one who did it twice.
+                way_out = (
+                    "" if who else "; two annotators? import each with --annotator, the second with --add"
+                )
+                found = ("twice", f"labelled{by} already, in {seen[key]}{boxes}{way_out}", it.frame_id)
             else:
                 seen[key] = image.place
                 continue

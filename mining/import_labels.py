@@ -8,6 +8,7 @@ then it is taken in anew, and stands again.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -99,13 +100,13 @@ def run(
             names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
+        _tell_lacking(found, con, sent, ())
         earlier = [marker for marker in store.markers("import").values() if marker["delivery"] == delivery]
         if earlier and _stands(con, newest := max(earlier, key=lambda marker: marker["imported_at"])):
             report.unchanged = 1
             report.counts = {"frames": newest["frames"], "boxes": newest["boxes"]}
             found.unchanged, found.import_id = True, newest["import_id"]
             found.frames, found.boxes = newest["frames"], newest["boxes"]
-            _tell_lacking(found, con, sent, ())
             return report, found
 
         checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
@@ -308,7 +309,7 @@ def _against(checked: Checked, fit: Fit, config: Config) -> list[str]:
         named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         found.append(
             f"{checked.bad_rows} of {checked.rows} rows are bad ({checked.bad_share:.1%}; labels.max_bad_share = {limit:g} "
-            f"allows {limit:.1%}): {named}"
+            f"allows {math.floor(limit * checked.rows + 1e-9)}): {named}"
         )
     if fit.misaligned(config.labels.min_fit):
         found.append(
@@ -378,5 +379,5 @@ def _tell_lacking(
 
 
 def as_dict(stage: StageReport, found: ImportReport) -> dict[str, Any]:
-    """Both reports as one JSON object."""
-    return {**asdict(stage), **asdict(found)}
+    """Both reports as one JSON object; ``unchanged`` is a count, as of every stage."""
+    return {**asdict(found), **asdict(stage)}

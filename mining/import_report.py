@@ -57,6 +57,12 @@ class ImportReport:
             + (f"; {self.clipped} boxes clipped to the image" if self.clipped else "")
         ]
         lines += self.reject_lines()
+        if self.fit:
+            lines.append(
+                "of {sure} objects that the committee surely sees, labels meet {met} and fit {fitted}".format(
+                    **self.fit
+                )
+            )
         if self.annotators:
             lines.append("annotators who shared frames")
             lines += [

@@ -32,6 +32,7 @@ def text(summary: Summary) -> str:
         lines.append(f"errors per frame, {arm} arm: {_shown(summary.errors_per_frame[arm])}")
         lines.append(f"errors per labelled box, {arm} arm: {_shown(summary.errors_per_object[arm])}")
     lines += [
+        "lift: each batch's mined frames against its own random ones",
         f"lift, errors per frame (mined / random): {_shown(summary.lift_per_frame)}",
         f"lift, errors per labelled box (mined / random): {_shown(summary.lift_per_object)}",
     ]

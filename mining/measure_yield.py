@@ -110,6 +110,7 @@ def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:
     weights = {name: weight for name, weight in config.score.hardness.items() if weight > 0}
     return summarise(
         Measured(
+            batch=rows["batch_id"].to_pylist(),
             arm=rows["arm"].to_pylist(),
             slice=rows["slice"].to_pylist(),
             drive=rows["drive_id"].to_pylist(),
@@ -136,7 +137,8 @@ def _batch(
         if committee.committee_id != marker["committee_id"]:
             raise UsageError(
                 f"batch {batch_id} was chosen by committee {marker['committee_id']}, before thresholds were kept with the "
-                f"choice; the config has {committee.committee_id}: measure it with the config that chose it"
+                f"choice; the config has {committee.committee_id}: measure it with the config that chose it, and the others by name "
+                "with --batch"
             )
         primary = primary_of(store, committee)
     if primary is None:
@@ -193,14 +195,18 @@ def _measure(store: Store, con: duckdb.DuckDBPyConnection, batch: _Batch, report
 def _yields(batch: _Batch, frames: pa.Table, seen: pa.Table, labels: pa.Table) -> pa.Table:
     """Count the errors of each frame: rows of ``yields``."""
     classes = pa.array(batch.classes, pa.string())
-    seen, labels = (t.filter(pc.is_in(t["class"], value_set=classes)) for t in (seen, labels))
+    seen = seen.filter(pc.is_in(seen["class"], value_set=classes))
+    # A region to ignore covers boxes of every class, whatever its own.
+    labels = labels.filter(pc.or_(pc.is_in(labels["class"], value_set=classes), labels["ignore"]))
     names = frames["frame_id"].combine_chunks()
 
     def arrays(table: pa.Table) -> tuple[Any, Any, Any]:
         return (
             pc.index_in(table["frame_id"], value_set=names).to_numpy().astype(np.int64),
             np.column_stack([table[edge].to_numpy() for edge in _EDGES]),
-            pc.index_in(table["class"], value_set=classes).to_numpy().astype(np.int64),
+            pc.fill_null(pc.index_in(table["class"], value_set=classes), len(classes))
+            .to_numpy()
+            .astype(np.int64),
         )
 
     frame, boxes, of_class = arrays(seen)

@@ -33,6 +33,7 @@ _TRUSTED_FROM = {"frames": 20, "drives": 10}
 class Measured:
     """The measured frames: F rows."""
 
+    batch: Sequence[str]
     arm: Sequence[str]
     slice: Sequence[str | None]
     drive: Sequence[str]
@@ -106,8 +107,11 @@ class Summary:
     """By arm."""
     errors_per_object: dict[str, Figure]
     lift_per_frame: Figure
-    """Errors per frame of the mined arm over those of the random arm."""
+    """Errors of the mined arm over those that as many frames would hold at the rate of their own batch's random arm. Batches
+    differ in how hard they are and in their share of random frames: put together as one they would show a lift of their own.
+    """
     lift_per_object: Figure
+    """The same by labelled boxes."""
     by_slice: list[Group]
     """The mined arm, by the slice that a frame fills."""
     by_signal: list[Group]
@@ -121,6 +125,9 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
     """Summarise measured frames. Two calls with the same rows give the same figures."""
     arm = np.asarray(measured.arm, np.str_)
     total = np.stack([measured.errors[kind] for kind in KINDS]).sum(axis=0)
+    _, batch = np.unique(np.asarray(measured.batch, np.str_), return_inverse=True)
+    cell = batch * len(ARMS) + (arm == "random")
+    cells = (int(batch.max(initial=-1)) + 1, len(ARMS))
     _, drive = np.unique(np.asarray(measured.drive, np.str_), return_inverse=True)
     drives = int(drive.max(initial=-1)) + 1
     signals = list(measured.weights)
@@ -130,13 +137,15 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
 
     def figures(rows: IntArray) -> Float64Array:
         """Every figure over these rows, in one order; NaN where there is none."""
-        per_frame, per_object = [], []
-        for name in ARMS:
-            mine = rows[arm[rows] == name]
-            errors, objects = total[mine].sum(), measured.objects[mine].sum()
-            per_frame.append(errors / len(mine) if len(mine) else np.nan)
-            per_object.append(errors / objects if objects else np.nan)
-        lifts = [a / b if b > 0 else np.nan for a, b in (per_frame, per_object)]
+        errors, frames, objects = (
+            np.bincount(cell[rows], weights, minlength=cells[0] * cells[1]).reshape(cells).astype(np.float64)
+            for weights in (total[rows], None, measured.objects[rows])
+        )
+        per_frame, per_object = (
+            np.divide(errors.sum(axis=0), n, out=np.full(len(ARMS), np.nan), where=n > 0)
+            for n in (frames.sum(axis=0), objects.sum(axis=0))
+        )
+        lifts = [_lift(errors, per) for per in (frames, objects)]
         if len(rows) < _RANKED_FROM:
             return np.array([*per_frame, *per_object, *lifts, *[np.nan] * (1 + 2 * len(signals))])
         whole, without, single = np.split(spearman(rankable[rows], total[rows]), [1, 1 + len(signals)])
@@ -146,7 +155,7 @@ def summarise(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEE
     drawn = np.array([figures(rows) for rows in resampled(arm, drive, resamples, seed)]).reshape(-1, len(now))
     behind = [_behind(arm, drive, names) for names in (("mined",), ("random",), ARMS, ("any",))]
     mine, blind, both, any_arm = behind
-    lacking = _lacking(arm, total)
+    lacking = _lacking(arm, batch, total)
     ranked = (
         None if len(arm) >= _RANKED_FROM else f"ranks need {_RANKED_FROM} frames; {len(arm)} are measured"
     )
@@ -204,6 +213,17 @@ def spearman(values: Float64Array, target: NDArray[np.floating] | IntArray) -> F
         return np.where(norm > 0, (x.T @ y) / norm, np.nan)
 
 
+def _lift(errors: Float64Array, per: Float64Array) -> float:
+    """Errors of the mined arm over those expected at the random arm's rate, batch by batch; NaN where nothing is expected.
+
+    ``errors`` and ``per`` (frames, or objects) are [batches, 2]: mined, random. Standardisation to the mined arm's mix of
+    batches, as epidemiology's standardised ratios are; with one batch, the quotient of the two rates.
+    """
+    mined, random = per[both := (per > 0).all(axis=1)].T
+    expected = (mined * errors[both, 1] / random).sum()
+    return float(errors[both, 0].sum() / expected) if expected > 0 else np.nan
+
+
 def _blends(middle: Mapping[str, Float64Array], weights: Mapping[str, float]) -> list[Float64Array]:
     """Hardness, and then hardness without each of its signals; constant where nothing is left."""
     whole = np.sum([w * middle[name] for name, w in weights.items()], axis=0)
@@ -233,11 +253,13 @@ def _groups(names: Sequence[str], rows: IntArray, measured: Measured) -> list[Gr
     return sorted(found, key=lambda group: (-group.frames, group.name))
 
 
-def _lacking(arm: NDArray[np.str_], total: IntArray) -> dict[str, str]:
+def _lacking(arm: NDArray[np.str_], batch: IntArray, total: IntArray) -> dict[str, str]:
     """Say what keeps an arm's rates, or the lift, from being computed."""
     lacking = {name: f"no frame of the {name} arm is measured" for name in ARMS if not (arm == name).any()}
     if lacking:
         lacking["lift"] = "; ".join(lacking.values())
+    elif not np.intersect1d(batch[arm == "mined"], batch[arm == "random"]).size:
+        lacking["lift"] = "no batch has measured frames of both arms"
     elif not total[arm == "random"].any():
         lacking["lift"] = "the frames of the random arm hold no error: nothing to divide by"
     return lacking

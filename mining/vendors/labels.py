@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -116,13 +116,12 @@ class Sent:
     def __post_init__(self) -> None:
         """Make the look-ups."""
         object.__setattr__(self, "_by_frame", {image.frame_id: image for image in self.images})
-        by_name: dict[str, SentImage] = {}
-        for image in self.images:
-            name = PurePosixPath(image.file_name)
-            by_name.setdefault(name.name, image)
-            by_name.setdefault(name.stem, image)
-        object.__setattr__(self, "_by_name", by_name)
-        object.__setattr__(self, "_by_sha256", {image.sha256: image for image in self.images})
+        names = {image: PurePosixPath(image.file_name) for image in self.images}
+        by_name = [
+            (name, image) for image, path in names.items() for name in (path.name, path.stem, image.frame_id)
+        ]
+        object.__setattr__(self, "_by_name", _of_one(by_name))
+        object.__setattr__(self, "_by_sha256", _of_one((image.sha256, image) for image in self.images))
 
     def named(self, name: str | None) -> SentImage | None:
         """Find an image by path, URL or bare name, with or without its ending (label files have their own)."""
@@ -133,7 +132,8 @@ class Sent:
                 found = self._by_name.get(last[9:]) or self._by_name.get(PurePosixPath(last[9:]).stem)
             if found is not None:
                 return found
-        return None
+        folders = (name or "").replace("\\", "/").split("/")  # `export.image_uri` may have the frame in one
+        return next((self._by_frame[folder] for folder in folders if folder in self._by_frame), None)
 
     def find(self, image: LabelledImage) -> SentImage | None:
         """Find the image that a label is about: by key, by digest, by file name."""
@@ -142,6 +142,14 @@ class Sent:
         if image.sha256 is not None and image.sha256 in self._by_sha256:
             return self._by_sha256[image.sha256]
         return self.named(image.file_name) or self.named(image.frame_id)
+
+
+def _of_one(named: Iterable[tuple[str, SentImage]]) -> dict[str, SentImage]:
+    """Look images up by what only one of them has: what several share tells none of them."""
+    found: dict[str, set[SentImage]] = {}
+    for name, image in named:
+        found.setdefault(name, set()).add(image)
+    return {name: images.pop() for name, images in found.items() if len(images) == 1}
 
 
 def _last_parts(name: str) -> list[str]:

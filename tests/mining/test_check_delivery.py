@@ -73,6 +73,8 @@ def test_a_box_that_hangs_over_the_edge_a_little_is_clipped_and_counted() -> Non
     checked = check(image(0, box(-4.9, -1, 50, 60), box(600, 400, 645, 484), box(0, 0, 640, 480)))
     assert checked.boxes_px.tolist() == [[0, 0, 50, 60], [600, 400, 640, 480], [0, 0, 640, 480]]
     assert (checked.clipped, checked.rejects) == (2, ())
+    # A share of 9 digits, or left and width, leaves a trace that nobody drew.
+    assert check(image(0, box(10, 10, 640.0000003, 60))).clipped == 0
     beyond = check(image(0, box(-4, 10, -1, 50)))
     assert kinds(beyond) == ["outside"]  # hangs over by less than the limit, and nothing of it lies within
 
@@ -101,6 +103,7 @@ def test_an_image_that_cannot_be_right_is_rejected_with_its_boxes() -> None:
     )
     assert kinds(checked) == ["twice", "no_frame", "wrong_size"]
     assert [r.frame_id for r in checked.rejects] == ["f0", None, "f1"]
+    assert "each with --annotator, the second with --add" in checked.rejects[0].reason
     assert "1280 x 960 pixels here, 640 x 480 were sent (2 boxes)" in checked.rejects[2].reason
     assert checked.frame.tolist() == [0, 0, 2, 2]
     assert checked.view_frame.tolist() == [0, 2, 3]
@@ -116,6 +119,17 @@ def test_frames_are_found_by_key_digest_and_name() -> None:
         LabelledImage("", "https://x/y/f0.jpg?sig=1", None),
     )
     assert checked.view_frame.tolist() == [2, 1, 3, 0]
+
+
+def test_a_name_or_digest_that_several_images_share_finds_none_of_them() -> None:
+    shared = [SentImage(f"f{i}", "front.jpg", "same", 640, 480) for i in range(3)]
+    sent = Sent("b", FLEET.fleet, (*shared, SentImage("f3", "other.jpg", "own", 640, 480)))
+    assert sent.named("front.jpg") is None
+    assert sent.find(LabelledImage("", "s3://bucket/f1/front.jpg", None, "same")) == shared[1]
+    assert sent.find(LabelledImage("", r"C:\back\f2\front.xml", None)) == shared[2]
+    assert sent.find(LabelledImage("", "https://x/image?key=f1", None)) == shared[1]
+    assert sent.find(LabelledImage("", "front.png", None, "same")) is None
+    assert sent.find(LabelledImage("", "renamed.jpg", None, "own")) == sent.images[3]
 
 
 def test_annotators_are_told_apart_and_a_name_fills_in_where_none_is() -> None:

@@ -107,14 +107,15 @@ def test_each_kind_of_error_is_counted_once(store: Store) -> None:
         seen(F[3], "car", BOX, 0.9, detector="b"),  # not the primary
         seen(F[4], "bus", BOX),  # a class that labels and primary do not share
         seen(F[5], "car", (10, 10, 50, 50)),  # in a crowd
+        seen(F[6], "car", (10, 10, 50, 50)),  # in a crowd of what the primary cannot see
     ]  # fmt: skip
-    fill(store, detections, dict.fromkeys(F[:7], "mined"))
+    fill(store, detections, dict.fromkeys(F, "mined"))
     deliver(store, [
         label(F[0], "car", BOX), label(F[1], "car", BOX), label(F[2], "car", BOX), label(F[3], "car", BOX),
-        label(F[4], "bus", OTHER), label(F[5], "car", BOX, ignore=True), label(F[6], None),
+        label(F[4], "bus", OTHER), label(F[5], "car", BOX, ignore=True), label(F[6], "animal", BOX, ignore=True), label(F[7], None),
     ])  # fmt: skip
     report = measure_yield.run(store, config(), [BATCH])
-    assert (report.done, report.counts["frames"], report.problems) == (1, 7, [])
+    assert (report.done, report.counts["frames"], report.problems) == (1, 8, [])
     got = yields(store)
     columns = ("objects", "boxes", *KINDS, "errors")
     assert {f: tuple(row[c] for c in columns) for f, row in got.items()} == {
@@ -124,7 +125,8 @@ def test_each_kind_of_error_is_counted_once(store: Store) -> None:
         F[3]: (1, 0, 1, 0, 0, 0, 1),
         F[4]: (0, 0, 0, 0, 0, 0, 0),
         F[5]: (0, 1, 0, 0, 0, 0, 0),
-        F[6]: (0, 0, 0, 0, 0, 0, 0),
+        F[6]: (0, 1, 0, 0, 0, 0, 0),
+        F[7]: (0, 0, 0, 0, 0, 0, 0),
     }
     assert {(r["detector"], r["committee_id"], r["import_id"], r["arm"]) for r in got.values()} == {
         ("a", COMMITTEE, "i1", "mined")
@@ -188,7 +190,9 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
         committee_id = "other-1"
 
     monkeypatch.setattr(measure_yield, "committee_of", lambda _config: Another())
-    with pytest.raises(UsageError, match=r"chosen by committee a\+b-00000000, before thresholds were kept"):
+    with pytest.raises(
+        UsageError, match=r"chosen by committee a\+b-00000000, before thresholds were kept.*others.*--batch"
+    ):
         measure_yield.run(store, config(), [BATCH])
 
 
@@ -290,11 +294,12 @@ def measured(
     drive: list[str] | None = None,
     signals: dict[str, Any] | None = None,
     objects: Any = None,
+    batch: list[str] | None = None,
 ) -> Measured:
     n = len(arm)
     zero = np.zeros(n, np.int64)
     return Measured(
-        arm=arm, slice=[None] * n, drive=drive or ["d"] * n,
+        batch=batch or ["b"] * n, arm=arm, slice=[None] * n, drive=drive or ["d"] * n,
         objects=np.full(n, 4) if objects is None else np.asarray(objects),
         errors={**dict.fromkeys(KINDS, zero), "missed": np.asarray(missed, np.int64)},
         percentiles={k: np.asarray(v, float) for k, v in (signals or {"s": np.full(n, 0.5)}).items()},
@@ -347,6 +352,28 @@ def test_a_lift_without_a_random_arm_is_not_a_number(arm: list[str], missed: lis
     assert got.lift_per_frame.value is got.lift_per_frame.low is None
     assert why in (got.lift_per_frame.note or "")
     assert got.errors_per_frame["mined"].value == 1.0
+
+
+def test_batches_that_differ_in_hardness_and_random_share_make_no_lift_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    # Mining is as good as chance in both batches; a hard night with 3 random frames of 60, an easy one with 30 of 60.
+    arm = ["mined"] * 57 + ["random"] * 3 + ["mined", "random"] * 30
+    errors = np.r_[rng.poisson(10, 60), rng.poisson(1, 60)]
+    rows = measured(arm, errors, [f"d{i % 20}" for i in range(120)], batch=["hard"] * 60 + ["easy"] * 60)
+    got = summarise(rows, resamples=300).lift_per_frame
+    random = errors[57:60].mean(), errors[60:][1::2].mean()
+    mined = errors[:57].sum() + errors[60:][::2].sum()
+    assert got.value == pytest.approx(mined / (57 * random[0] + 30 * random[1]))
+    assert got.low < 1 < got.high
+    apart = summarise(measured(["mined"] * 9 + ["random"] * 9, [1] * 18, batch=["x"] * 9 + ["y"] * 9))
+    assert apart.lift_per_frame.value is None
+    assert "no batch has measured frames of both arms" in (apart.lift_per_frame.note or "")
+
+
+def test_false_alarms_in_empty_frames_have_no_rate_by_box() -> None:
+    got = summarise(measured(["mined", "random"] * 10, [2] * 20, objects=[0] * 20), resamples=50)
+    assert got.errors_per_frame["mined"].value == 2.0
+    assert got.errors_per_object["mined"].value is got.lift_per_object.value is None
 
 
 def test_few_frames_have_a_doubtful_interval_and_very_few_none() -> None:

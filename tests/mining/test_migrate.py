@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mining import migrate
+from mining import housekeeping, migrate
 from mining.schemas import SLICES, STORE_VERSION, TABLES
 from mining.store import STAGE_TABLES, Store
 from mining.types import MiningError
@@ -126,6 +126,8 @@ def test_labels_and_measures_are_kept_whatever_columns_have_changed(tmp_path: Pa
     assert report.rewritten == {"import": 1, "measure": 1}
     assert not report.due_again
     assert {stage: notes(store, stage) for stage in before} == before
+    damaged = [damage.stage for damage in housekeeping.verify(Store(store.root))[1]]
+    assert not {"import", "measure"} & set(damaged)
     with Store(store.root).connect() as con:
         for name in STAGE_TABLES["import"]:
             assert con.execute(f"SELECT count(import_id) FROM {name}").fetchall() == [(2,)]
