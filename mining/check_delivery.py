@@ -328,6 +328,12 @@ class Fit:
         return bool((share + _Z**2 / (2 * n) + half) / (1 + _Z**2 / n) < min_fit)
 
 
+UNCHANGED_PX = 0.5
+"""Nobody draws four edges so near to those that a committee's mean has."""
+UNTOUCHED_AT_LEAST = 10
+"""So many boxes, and all of them the committee's: the delivery is the batch as it went out. Fewer may be right by chance."""
+
+
 def measure_fit(
     frame: IntArray,
     boxes_px: NDArray[np.floating],
@@ -354,6 +360,26 @@ def measure_fit(
     met = int((best >= MEETS_IOU).sum())
     at_least = _MET_AT_LEAST * min(len(where), len(frame))
     return Fit(len(where), met, int((best >= FITS_IOU).sum()), max(float(met), at_least))
+
+
+def unchanged(
+    frame: IntArray,
+    boxes_px: NDArray[np.floating],
+    classes: IntArray,
+    object_frame: IntArray,
+    object_boxes_px: NDArray[np.floating],
+    object_classes: IntArray,
+) -> int:
+    """How many labels are an object of the committee, of the same class and to UNCHANGED_PX at every edge.
+
+    The arguments are those of ``measure_fit``, with all objects and not the sure ones alone.
+    """
+    boxes, objects = np.asarray(boxes_px, np.float64), np.asarray(object_boxes_px, np.float64)
+    i, j, _ = overlapping_pairs(frame, boxes, object_frame, objects, FITS_IOU)
+    same = (classes[i] == object_classes[j]) & (
+        np.abs(boxes[i] - objects[j]).max(axis=1, initial=0) <= UNCHANGED_PX
+    )
+    return len(np.unique(i[same]))
 
 
 def count_kinds(rejects: Iterable[Reject]) -> dict[str, int]:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from detectors.classes import ClassMap
 from mining.check_delivery import (
     SURE,
+    UNTOUCHED_AT_LEAST,
     Checked,
     Fit,
     Names,
@@ -31,6 +32,7 @@ from mining.check_delivery import (
     check_delivery,
     count_kinds,
     measure_fit,
+    unchanged,
 )
 from mining.committee import sees_of
 from mining.config import Config
@@ -113,13 +115,18 @@ def run(
         objects = committee_objects(store, con, sent, committee_id, asked)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
-        found.refused = _against(checked, fit, config)
+        kept = unchanged(
+            checked.frame, checked.boxes_px, checked.classes, objects.frame, objects.boxes_px, objects.classes
+        )
+        found.refused = _against(checked, fit, kept, config)
         if (found.refused and not accept_bad) or not len(checked.view_frame):
             what = "; ".join(found.refused) or "it labels no image of the batch"
             way_out = "; --accept-bad takes the rest" if len(checked.view_frame) else ""
             raise RefusedDelivery(f"nothing of this delivery is taken in: {what}{way_out}", found)
         report.problems += [f"taken in with --accept-bad, although {reason}" for reason in found.refused]
         report.problems += lost
+        if 2 * kept > len(checked.frame):
+            report.problems.append(f"{kept} of {len(checked.frame)} boxes are the committee's, unchanged")
         if committee_id is None:
             report.problems.append(
                 "no committee has looked at these frames: the labels were not compared with what it sees"
@@ -300,7 +307,7 @@ def _fit(checked: Checked, objects: Objects) -> Fit:
     )  # fmt: skip
 
 
-def _against(checked: Checked, fit: Fit, config: Config) -> list[str]:
+def _against(checked: Checked, fit: Fit, kept: int, config: Config) -> list[str]:
     """What speaks against the delivery as a whole."""
     found = []
     limit = config.labels.max_bad_share
@@ -315,6 +322,10 @@ def _against(checked: Checked, fit: Fit, config: Config) -> list[str]:
         found.append(
             f"its boxes lie beside the objects: of {fit.sure} objects that the committee surely sees, labels meet {fit.met} "
             f"and fit {fit.fitted} (labels.min_fit = {config.labels.min_fit:g}); are they of these images, and of this size?"
+        )
+    if kept == len(checked.frame) >= UNTOUCHED_AT_LEAST:
+        found.append(
+            f"all of its {kept} boxes are the committee's own, unchanged: this is the batch as it went out, not what came back"
         )
     return found
 

@@ -25,9 +25,10 @@ from mining.schemas import YIELDS
 from mining.signals.errors import count_errors
 from mining.store import Store, digest, sql_file
 from mining.types import MiningError, StageReport, UsageError
+from mining.vendors.labels import LOSES_BOXES
 from mining.yield_summary import KINDS, Measured, Summary, summarise
 
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 """Raise when the rows of this stage change for the same input."""
 
 _EDGES = ("x1_px", "y1_px", "x2_px", "y2_px")
@@ -163,14 +164,28 @@ def _measure(store: Store, con: duckdb.DuckDBPyConnection, batch: _Batch, report
     ).to_arrow_table()
     con.register("batch", batch_rows)
     looked = {"detector": batch.detector, "committee_id": batch.committee_id}
-    frames = con.sql(sql_file("measured_frames"), params=looked).to_arrow_table()
+    frames = con.sql(
+        sql_file("measured_frames"), params={**looked, "losing": sorted(LOSES_BOXES)}
+    ).to_arrow_table()
     labelled = pc.is_valid(frames["import_id"])
-    con.register("labelled", measured := frames.filter(pc.and_(labelled, frames["ran"])))
+    whole = pc.and_(frames["ran"], pc.invert(frames["lost_boxes"]))
+    con.register("labelled", measured := frames.filter(pc.and_(labelled, whole)))
     seen = con.sql(_DETECTIONS, params={**looked, "threshold": batch.threshold}).to_arrow_table()
     labels = con.sql(_LABELS).to_arrow_table()
     unlabelled = len(frames) - pc.sum(labelled).as_py()
-    unseen = len(frames) - unlabelled - len(measured)
-    report.add(frames=len(measured), frames_without_labels=unlabelled, frames_not_seen=unseen)
+    unseen = pc.sum(pc.and_(labelled, pc.invert(frames["ran"]))).as_py() or 0
+    lost = len(frames) - unlabelled - len(measured) - unseen
+    report.add(
+        frames=len(measured),
+        frames_without_labels=unlabelled,
+        frames_not_seen=unseen,
+        frames_with_lost_boxes=lost,
+    )
+    if lost:
+        report.problems.append(
+            f"{batch.batch_id}: {lost} labelled frames are not measured: boxes of theirs were bad and not taken in "
+            "(label_rejects), and what is lost would count as false alarms"
+        )
     if unseen:
         report.problems.append(
             f"{batch.batch_id}: {unseen} labelled frames are not measured: this store has no detections of "

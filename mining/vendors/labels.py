@@ -30,6 +30,10 @@ NO_FAULT = frozenset({"skipped", "other_class", "unsupported"})
 """Kinds that do not count towards the share of bad rows that refuses a delivery."""
 
 
+LOSES_BOXES = frozenset({"unreadable", "glued", "not_finite", "no_area", "outside", "unknown_class"})
+"""Kinds by which a frame that is labelled lacks a box that somebody drew."""
+
+
 class DeliveryError(MiningError):
     """A delivery that cannot be read at all, or must not be; the message names the file and the way out."""
 

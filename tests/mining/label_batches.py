@@ -96,6 +96,11 @@ def image(frame: int | str, *boxes: Box, annotator: str | None = None, **more: A
     return {"image": file_name, "boxes": [list(box) for box in boxes], "annotator": annotator, **more}
 
 
+def drawn(seen: Sequence[Box]) -> list[Box]:
+    """Boxes as a person draws them: near what a committee sees, not on it."""
+    return [(kind, x1 + 1, y1 + 1, x2 + 1, y2 + 1) for kind, x1, y1, x2, y2 in seen]
+
+
 def write(path: Path, *images: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in images))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,17 @@ def fill(
     )  # fmt: skip
 
 
-def deliver(store: Store, rows: list[dict[str, Any]], name: str = "i1", minute: int = 0) -> None:
+def deliver(
+    store: Store,
+    rows: list[dict[str, Any]],
+    name: str = "i1",
+    minute: int = 0,
+    rejects: Sequence[dict[str, Any]] = (),
+) -> None:
     at = datetime(2026, 3, 20, tzinfo=UTC) + timedelta(minutes=minute)
     labels = [{**row, "import_id": name, "imported_at": at} for row in rows]
-    tables = {t: table(t, labels if t == "labels" else []) for t in STAGE_TABLES["import"]}
+    rows_of = {"labels": labels, "label_rejects": list(rejects)}
+    tables = {t: table(t, rows_of.get(t, [])) for t in STAGE_TABLES["import"]}
     store.commit("import", NIGHT, name, tables, digest=name)
 
 
@@ -137,8 +145,32 @@ def test_frames_without_labels_are_not_measured_and_said(store: Store) -> None:
     fill(store, [], dict.fromkeys(F[:3], "random"))
     deliver(store, [label(F[0], "car", BOX)])
     report = measure_yield.run(store, config(), [])
-    assert report.counts == {"frames": 1, "frames_without_labels": 2, "frames_not_seen": 0}
+    assert report.counts == {
+        "frames": 1,
+        "frames_without_labels": 2,
+        "frames_not_seen": 0,
+        "frames_with_lost_boxes": 0,
+    }
     assert list(yields(store)) == [F[0]]
+
+
+def test_a_frame_whose_labels_lost_boxes_is_not_measured(store: Store) -> None:
+    """Its bad boxes were not taken in: what the detector saw there would be false alarms."""
+    fill(store, [seen(F[i], "car", BOX) for i in range(3)], dict.fromkeys(F[:3], "mined"))
+    rejects = [
+        {"import_id": "i1", "frame_id": F[0], "kind": "no_area"},
+        {"import_id": "i1", "frame_id": F[1], "kind": "duplicate"},  # nothing is lost by that
+        {"import_id": "another", "frame_id": F[2], "kind": "no_area"},
+    ]
+    deliver(store, [label(F[i], "car", BOX) for i in range(3)], rejects=rejects)
+    report = measure_yield.run(store, config(), [])
+    assert set(yields(store)) == {F[1], F[2]}
+    assert report.counts["frames_with_lost_boxes"] == 1
+    assert "1 labelled frames are not measured: boxes of theirs were bad" in report.problems[0]
+    # A better delivery of it is.
+    deliver(store, [label(F[0], "car", BOX)], "i2", minute=1)
+    measure_yield.run(store, config(), [])
+    assert set(yields(store)) == set(F[:3])
 
 
 def test_a_frame_that_the_primary_did_not_look_at_is_not_all_missed(store: Store) -> None:
