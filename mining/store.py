@@ -81,7 +81,8 @@ class Store:
         if not version_file.exists():
             if not create:
                 raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
-            if root.exists() and any(root.iterdir()):
+            # A job that was killed while it made the store left nothing but this.
+            if root.exists() and any(path.name != "tmp" for path in root.iterdir()):
                 raise UsageError(
                     f"{root}: not a store, and not empty; name an empty or a new folder as `store`"
                 )

@@ -140,3 +140,24 @@ def test_status_counts_every_night(tmp_path: Path) -> None:
         3,
         0,
     )
+
+
+@pytest.mark.parametrize("crash_at", ["fsync", "replace"])
+def test_a_job_killed_while_it_made_the_store_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, crash_at, killed)
+        # SIGKILL would leave the file that is being written, too.
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path / "s", create=True)
+    assert list((tmp_path / "s").rglob("*"))
+    commit(Store(tmp_path / "s", create=True), Drive("r1", [0.1]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.jpg").touch()
+    with pytest.raises(UsageError, match="not a store, and not empty"):
+        Store(tmp_path / "other", create=True)
