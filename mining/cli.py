@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 import mining
+from mining import stop
 from mining.progress import run_id
 from mining.text import one_line, printable
 from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
@@ -37,7 +38,7 @@ def main() -> None:
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but no batch or too many failed, 75 try again later, 130 and 143
     stopped by Ctrl-C and SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    stop.listen()
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -45,9 +46,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt, Terminated) as stop:
+    except (click.Abort, KeyboardInterrupt, Terminated):
         _say("stopped; what was committed stays, and the same command goes on from there")
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+        sys.exit(128 + (stop.seen() or signal.SIGINT))
     except QueryError as error:  # several lines: the message points into the query
         click.echo(printable(f"mining: error: {error}"), err=True)
         sys.exit(2)
@@ -70,15 +71,14 @@ def main() -> None:
         _say(f"error: a system library is missing ({error}); on Debian: apt-get install {package}")
         sys.exit(1)
     except Exception as error:
+        if (number := stop.seen()) is not None:
+            _say("stopped; what was committed stays, and the same command goes on from there")
+            sys.exit(128 + number)
         known = _known(error)
         if known is None:
             raise
         _say(f"error: {known}")
         sys.exit(1)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _known(error: Exception) -> Exception | None:

@@ -29,6 +29,7 @@ from mining import (
     measure_yield,
     score_frames,
     select_batch,
+    stop,
 )
 from mining.committee import committee_of
 from mining.config import Config
@@ -96,7 +97,7 @@ def run_night(config: Config, *, retry_failed: bool = False) -> NightReport:
                 _take_back_failed(store, config)
             _run_stages(store, config, night)
         except BaseException as error:
-            stopped = not isinstance(error, Exception)
+            stopped = not isinstance(error, Exception) or stop.seen() is not None
             said = None if stopped else " ".join(str(error).split())[:500]
             _end_run(store, config, run, night, "stopped" if stopped else "failed", said)
             raise

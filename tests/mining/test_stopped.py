@@ -210,3 +210,26 @@ def test_too_many_failed_ends_with_3(folder: Path, capsys: pytest.CaptureFixture
     assert "too many failed: 2 of 3 recordings, 0 of 89 frames" in said
     job = mining("run", str(folder / "night.toml"), "--set", "run.max_failed_share=0.7")
     assert job.wait(timeout=300) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_a_query_is_no_error_of_the_query(number: int, code: int) -> None:
+    """DuckDB makes a RuntimeError of its own of what the handler raises."""
+    script = f"""
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path[:] = {sys.path!r}
+import duckdb
+from mining import cli, config, pipeline
+def asks(*_, **__):
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), {int(number)})).start()
+    duckdb.connect().execute("SELECT count(*) FROM range(100000000000) t(i) WHERE hash(i) % 7 = 3").fetchall()
+pipeline.run_night, config.load = asks, lambda *_: None
+sys.argv = ["mining", "run", "x.toml"]
+cli.main()
+"""
+    job = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert job.returncode == code, job.stderr
+    assert "Traceback" not in job.stderr
