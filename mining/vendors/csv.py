@@ -95,9 +95,7 @@ def _read(file: File, reading: Reading) -> None:
             more = row.pop(None, None)
             if more is not None or None in row.values():
                 kind = "glued" if more is not None and len(more) >= len(columns) - 1 else "unreadable"
-                reading.rejects.append(
-                    Reject(place, kind, f"not {len(columns)} columns, as the first line has")
-                )
+                reading.reject(place, kind, f"not {len(columns)} columns, as the first line has")
                 continue
             cells = {name: _plain(cell) for name, cell in row.items()}
             key = (cells.get("frame_id", ""), cells.get("image", ""), cells.get("annotator", ""))

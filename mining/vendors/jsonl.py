@@ -42,10 +42,10 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 
 def _read(line: Any, place: str, reading: Reading) -> None:
     if isinstance(line, BadLine):
-        reading.rejects.append(Reject(place, line.kind, line.reason))
+        reading.reject(place, line.kind, line.reason)
         return
     if not isinstance(line, dict):
-        reading.rejects.append(Reject(place, "unreadable", "no JSON object"))
+        reading.reject(place, "unreadable", "no JSON object")
         return
     image = LabelledImage(
         place=place,

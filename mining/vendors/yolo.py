@@ -92,7 +92,7 @@ def _read(file: File, names: dict[int, str], reading: Reading) -> None:
     if sent is None:
         # Shares of an image of unknown size are no boxes.
         said = f"no image of the batch is called {file.path.stem!r}; its {len(lines)} boxes are not read"
-        reading.rejects.append(Reject(file.name, "no_frame", said))
+        reading.reject(file.name, "no_frame", said)
         return
     has_boxes = any(len(values) in {5, 6} for _, values in lines)
     reading.take(
