@@ -6,6 +6,7 @@ have no place in it: boxes in doubt are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -30,11 +31,13 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
     ``train`` and ``val`` are the same images: Ultralytics asks for both, and how to divide them is not ours to say.
     """
     number_of = {name: number for number, name in enumerate(delivery.classes)}
-    # Without `path`, folders are found from where the file lies.
-    data = {"train": "images", "val": "images", "names": {number: name for name, number in number_of.items()}}
-    (folder / "data.yaml").write_text(
-        yaml.safe_dump(data, allow_unicode=True, sort_keys=False), encoding="utf-8"
-    )
+    # Without `path`, folders are found from where the file lies. Quoted, a name is text whatever it holds.
+    quoted = [
+        yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf) for name in number_of
+    ]
+    lines = ["train: images", "val: images", "names:", *(f"  {i}: {name}" for i, name in enumerate(quoted))]
+    text = "".join(line.rstrip("\n") + "\n" for line in lines)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
     (folder / "labels").mkdir()
     for image in delivery.images:
         lines = []
