@@ -209,27 +209,31 @@ def _uri(batch_id: str, row: dict[str, Any], file_name: str, export: ExportConfi
 def _exports(
     delivery: Delivery, rows: list[dict[str, Any]], written: WrittenImages, place: Place, export: ExportConfig
 ) -> pa.Table:
-    uris = {
+    delivered = {
         image.frame_id: {
-            "files": place.uri(image.file_name),
-            "zip": place.uri(f"images.zip!/{image.file_name}"),
-            "none": image.uri,
-        }[export.images]
-        for image in delivery.images
+            "position": position,
+            "file_name": image.file_name,
+            "width_px": image.width_px,
+            "height_px": image.height_px,
+            "image_uri": {
+                "files": place.uri(image.file_name),
+                "zip": place.uri(f"images.zip!/{image.file_name}"),
+                "none": image.uri,
+            }[export.images],
+            "sha256": image.sha256,
+            "status": "ok",
+        }
+        for position, image in enumerate(delivery.images)
     }
-    lines = []
-    for vendor, row in itertools.product(export.vendors, rows):
-        name = row["frame_id"]
-        image = written.images.get(name)
-        lines.append(
-            {
-                "batch_id": delivery.batch_id,
-                "frame_id": name,
-                "vendor": vendor,
-                "image_uri": uris.get(name),
-                "sha256": image.sha256 if image else None,
-                "status": "ok" if image else "failed",
-                "error": written.errors.get(name),
-            }
-        )
+    lines = [
+        {
+            "batch_id": delivery.batch_id,
+            "frame_id": row["frame_id"],
+            "vendor": vendor,
+            **delivered.get(
+                row["frame_id"], {"status": "failed", "error": written.errors.get(row["frame_id"])}
+            ),
+        }
+        for vendor, row in itertools.product(export.vendors, rows)
+    ]
     return pa.Table.from_pylist(lines, EXPORTS)

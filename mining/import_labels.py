@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -169,16 +169,19 @@ def sent_batch(
             )
         known = ", ".join(sorted(chosen, key=lambda name: chosen[name])[-5:]) or "none yet"
         raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
-    there = [row for row in rows if row["width_px"] is not None]
+    if any(row["file_name"] is None for row in rows):
+        raise UsageError(
+            f"batch {batch_id} was exported by an older mining, which did not keep how the images went out: "
+            f"`mining export --config CONFIG.toml --batch {batch_id}` exports it again"
+        )
+    there = [row for row in rows if row["is_there"]]
     lost = [
         f"{len(rows) - len(there)} frames of the batch are not in the store any more: their labels cannot be taken in"
     ] * (len(there) < len(rows))
     images = tuple(
-        SentImage(
-            row["frame_id"], _file_name(row["image_uri"], row["frame_id"]), row["sha256"], row["width_px"], row["height_px"]
-        )
+        SentImage(*(row[key] for key in ("frame_id", "file_name", "sha256", "width_px", "height_px")))
         for row in there
-    )  # fmt: skip
+    )
     committee_id = next((row["committee_id"] for row in rows if row["committee_id"]), None)
     if committee_id is None:  # chosen at another site
         con.register("named", pa.table({"frame_id": [row["frame_id"] for row in rows]}))
@@ -187,11 +190,6 @@ def sent_batch(
         ).fetchall()
         committee_id = looked[0][0] if len(looked) == 1 else None
     return Sent(batch_id, classes, images), rows[0]["night"], committee_id, lost
-
-
-def _file_name(image_uri: str, frame_id: str) -> str:
-    """Last part of where the image lies; a URI made by a template may carry a query."""
-    return PurePosixPath(image_uri).name.split("?")[0] or frame_id
 
 
 def _content(files: Sequence[Path]) -> list[tuple[str, str]]:

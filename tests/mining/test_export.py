@@ -24,6 +24,7 @@ from mining.committee import committee_of
 from mining.config import Config
 from mining.footage import Defaults, Source, frame_times
 from mining.footage import read as read_frames
+from mining.import_labels import sent_batch
 from mining.schemas import SIGNALS
 from mining.store import Store
 from mining.types import MiningError, UsageError
@@ -275,6 +276,55 @@ def test_without_images_the_manifests_point_elsewhere(batch: Config, tmp_path: P
         BATCH, (), tuple(SentImage(i["frame_id"], i["file_name"], i["sha256"], 1280, 720) for i in coco)
     )
     assert [sent.named(i["coco_url"]) for i in coco] == list(sent.images)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_labels_are_read_against_what_went_out(shared_data: Path, tmp_path: Path, elsewhere: bool) -> None:
+    """Images of many sizes, whose addresses all end alike, in the order of the manifests: also of a batch from elsewhere."""
+    (tmp_path / "drives" / "walk").mkdir(parents=True)
+    sizes = [(64, 48), (80, 48), (64, 100)]
+    for n, (width_px, height_px) in enumerate(sizes):
+        cv2.imwrite(
+            str(tmp_path / "drives" / "walk" / f"{n}.png"), np.full((height_px, width_px, 3), 90, np.uint8)
+        )
+    (tmp_path / "night.toml").write_text(CONFIG.format(weights=shared_data / "weights"))
+    conf = config.load(tmp_path / "night.toml")
+    pipeline.run_stage("index", conf)
+    store = Store(conf.store_path)
+    chosen_in = Store(tmp_path / "other", create=True) if elsewhere else store
+    committee = committee_of(conf)
+    with store.connect() as con:
+        [(night,)] = con.sql("SELECT night FROM recordings").fetchall()
+        frames = dict(con.sql("SELECT frame_index, frame_id FROM frames").fetchall())
+    ranked = [2, 0, 1]
+    chosen = [
+        {"batch_id": BATCH, "frame_id": frames[n], "committee_id": committee.committee_id, "rank": rank, "arm": "mined",
+         "reason": "", "hardness": 0.9, "estimated_boxes": 2.0}
+        for rank, n in enumerate(ranked, start=1)
+    ]  # fmt: skip
+    chosen_in.commit(
+        "select", night, BATCH, {"slices": table("slices", []), "selections": table("selections", chosen)},
+        digest="x", committee_id=committee.committee_id, chosen_at="2026-03-15",
+    )  # fmt: skip
+    settings = {
+        "to": str(tmp_path / "out"),
+        "images": "none",
+        "image_uri": "https://h/{frame_id}/full.jpg?size=1",
+        "preannotate": "none",
+    }
+    conf = conf.model_copy(
+        update={"export": config.ExportConfig.model_validate(conf.export.model_dump() | settings)}
+    )
+    _, folder = pipeline.run_export(conf, BATCH, chosen_in if elsewhere else None)
+    with store.connect() as con:
+        sent, *_ = sent_batch(store, con, committee.classes, BATCH, "coco")
+    coco = json.loads((Path(folder) / "coco.json").read_text())
+    assert [(i.file_name, i.width_px, i.height_px) for i in sent.images] == [
+        (i["file_name"], i["width"], i["height"]) for i in coco["images"]
+    ]
+    assert [(i.frame_id, i.width_px, i.height_px) for i in sent.images] == [
+        (frames[n], *sizes[n]) for n in ranked
+    ]
 
 
 @pytest.mark.parametrize(

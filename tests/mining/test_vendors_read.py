@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from mining.vendors import VENDORS
 from mining.vendors.delivery import Delivery
 from mining.vendors.labels import KINDS, DeliveryError, LabelledImage, Labels, Sent, SentImage
-from tests.mining.vendor_deliveries import WRITTEN, as_labelled, image, plain, sent_of, write
+from tests.mining.vendor_deliveries import WRITTEN, as_labelled, plain, sent_of, write
+from tests.mining.vendor_deliveries import image as delivered
 
 SENT = Sent(
     "b", ("car",), tuple(SentImage(f"f{n}", f"images/f{n}.jpg", f"{n:064x}", 100, 50) for n in range(4))
@@ -294,7 +295,9 @@ def test_an_image_of_which_only_rejects_are_left_is_not_taken_for_empty(
 
 def test_cvat_numbers_images_by_name_and_not_by_rank(tmp_path: Path) -> None:
     """CVAT sorts the images of a task by name (``SortingMethod.LEXICOGRAPHICAL`` is its default)."""
-    ranked = Delivery("b", ("car",), tuple(image(n, name, ()) for n, name in enumerate(("f2", "f0", "f1"))))
+    ranked = Delivery(
+        "b", ("car",), tuple(delivered(n, name, ()) for n, name in enumerate(("f2", "f0", "f1")))
+    )
     root = ElementTree.parse(write("cvat", ranked, tmp_path)).getroot()
     assert [(one.get("id"), one.get("name")) for one in root.iter("image")] == [
         (str(n), f"images/f{n}.jpg") for n in range(3)
