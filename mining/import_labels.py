@@ -8,7 +8,6 @@ then it is taken in anew, and stands again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -39,7 +38,10 @@ from mining.label_rows import Drawn, Import, Objects, tables_of
 from mining.store import Store, digest, sql_file
 from mining.types import StageReport, UsageError
 from mining.vendors import VENDORS
+from mining.vendors.contents import FILE_NAME as CONTENTS
 from mining.vendors.labels import NO_FAULT, DeliveryError, Reject, Sent, SentImage
+from mining.vendors.reading import IMAGE_ENDINGS
+from mining.vendors.untrusted import LIMIT_BYTES, files_of
 
 IMPORT_VERSION = 1
 """Raise when the rows of this stage change for the same delivery."""
@@ -94,8 +96,9 @@ def run(
     asked = asked_for(config.labels, names.fleet)
     with store.connect() as con:
         sent, night, committee_id, lost = sent_batch(store, con, names.fleet, batch_id, vendor)
+        content = _content(files)
         delivery = digest(
-            batch_id, vendor, _content(files), annotator, add,
+            batch_id, vendor, content, annotator, add,
             names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
@@ -113,6 +116,8 @@ def run(
         fit = _fit(checked, objects)
         _tell(found, checked, fit)
         found.refused = _against(checked, fit, config)
+        if _went_out_so(content, store.markers("export").get((night, batch_id), {})):
+            found.refused.append("it is what went out, unchanged: nobody has labelled it")
         if (found.refused and not accept_bad) or not len(checked.view_frame):
             what = "; ".join(found.refused) or "it labels no image of the batch"
             way_out = "; --accept-bad takes the rest" if len(checked.view_frame) else ""
@@ -199,10 +204,8 @@ def _content(files: Sequence[Path]) -> list[tuple[str, str]]:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
         if path.is_dir():
-            parts = sorted(
-                Path(folder, name) for folder, _, names in os.walk(path) for name in names
-            )  # links to folders are not followed
-            found += [(str(part.relative_to(path)), _sha256(part)) for part in parts if _is_plain(part)]
+            parts = [part for part in files_of(path) if part.is_file()]
+            found += [(str(part.relative_to(path)), _sha256(part)) for part in parts]
         elif path.is_file():
             found.append((path.name, _sha256(path)))
         else:
@@ -210,12 +213,21 @@ def _content(files: Sequence[Path]) -> list[tuple[str, str]]:
     return found
 
 
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _went_out_so(content: list[tuple[str, str]], exported: dict[str, Any]) -> bool:
+    """True where all files but the images are files of the delivery as it was exported."""
+    given = {
+        sha256
+        for name, sha256 in content
+        if Path(name).name != CONTENTS and Path(name).suffix.lower() not in IMAGE_ENDINGS
+    }
+    return bool(given) and given <= set(exported.get("manifests", ()))
 
 
 def _sha256(path: Path) -> str:
+    """Digest a file; one that is so large that no reader takes it counts with its size alone."""
     try:
+        if (size := path.stat().st_size) > LIMIT_BYTES:
+            return f"{size} bytes"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

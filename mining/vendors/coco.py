@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, number, opened, size_px, text_or_none
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:

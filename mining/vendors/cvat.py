@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from mining.types import MiningError
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import File, Reading, opened
 from mining.vendors.records import (
@@ -28,7 +29,7 @@ from mining.vendors.records import (
     size,
     turned,
 )
-from mining.vendors.untrusted import read_xml, wrong_format
+from mining.vendors.untrusted import read_xml
 
 LIMIT_TRACKED_BOXES = 2_000_000
 """Of one file: a few tracks stand for a box on every frame."""
@@ -54,13 +55,7 @@ def write_task(delivery: Delivery, folder: Path) -> None:
     with zipfile.ZipFile(folder / "cvat_task.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo("annotations.xml"), _xml(delivery), zipfile.ZIP_DEFLATED)
         for image in delivery.images:
-            try:
-                content = (folder / image.file_name).read_bytes()
-            except FileNotFoundError:
-                raise MiningError(
-                    f'{folder / image.file_name}: missing; cvat-task packs the images, so set export.images = "files"'
-                ) from None
-            archive.writestr(zipfile.ZipInfo(image.file_name), content)
+            archive.writestr(zipfile.ZipInfo(image.file_name), (folder / image.file_name).read_bytes())
 
 
 def _xml(delivery: Delivery) -> bytes:

@@ -10,9 +10,10 @@ from typing import Any
 
 from mining.vendors.csv import CORNERS
 from mining.vendors.delivery import Delivery, image_row
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import Reading, number, opened, size_px, text_or_none
-from mining.vendors.untrusted import BadLine, read_json_lines, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_lines
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:

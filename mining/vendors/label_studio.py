@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from mining.vendors.cvat import xml_text
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
@@ -31,7 +32,7 @@ from mining.vendors.records import (
     text_of,
     turned,
 )
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 _SHAPES = ("rectangle", "polygon", "ellipse")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
@@ -25,7 +26,7 @@ from mining.vendors.records import (
     size,
     take,
 )
-from mining.vendors.untrusted import BadLine, read_json_records, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_records
 
 _NAMESPACE = uuid.UUID("6f5d4a44-3c0f-4c60-9d57-0f3a52a1f7d1")
 

@@ -13,7 +13,10 @@ from mining.vendors.contents import FILE_NAME as CONTENTS
 from mining.vendors.labels import NO_FAULT, DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.untrusted import files_of, opened_zip, read_bytes
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+LIMIT_RECORDS = 2_000_000
+"""Boxes of one delivery, bad ones too: many small files hold as much as one that is too large."""
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _LABEL_FOLDERS = {"labels": "images", "label_2": "image_2", "Annotations": "JPEGImages"}
 """Of YOLO, KITTI and VOC, with the folder beside that holds the images."""
 
@@ -53,6 +56,8 @@ class Reading:
     sent: Sent
     images: list[LabelledImage] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    records: int = 0
+    """Of images, so far."""
 
     def take(self, image: LabelledImage, records: Iterable[LabelledBox | Reject] = ()) -> None:
         """Take an image with what its records came to.
@@ -63,6 +68,11 @@ class Reading:
         boxes: list[LabelledBox] = []
         rejects: list[Reject] = []
         for record in records:
+            self.records += 1
+            if self.records > LIMIT_RECORDS:
+                raise DeliveryError(
+                    f"{image.place}: more than {LIMIT_RECORDS:,} boxes in one delivery; give it in parts"
+                )
             if isinstance(record, LabelledBox):
                 boxes.append(record)
             else:
@@ -116,7 +126,7 @@ def digest_beside(file: File) -> str | None:
             parents.append(Path(*parts))
             break
     for parent in parents:
-        for ending in _IMAGE_ENDINGS:
+        for ending in IMAGE_ENDINGS:
             image = parent / f"{PurePosixPath(file.path.name).stem}{ending}"
             if image.is_file() and not image.is_symlink():
                 return hashlib.sha256(read_bytes(image)).hexdigest()

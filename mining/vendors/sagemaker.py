@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import Reading, opened
 from mining.vendors.records import boxes_of, may, number_of, size, take
-from mining.vendors.untrusted import BadLine, parse_json, read_json_records, wrong_format
+from mining.vendors.untrusted import BadLine, parse_json, read_json_records
 
 _OURS = "mining-preannotations"
 """Label attribute and job name of the pre-annotations. A job that adjusts them puts its own name there."""

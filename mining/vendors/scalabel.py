@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
@@ -24,7 +25,7 @@ from mining.vendors.records import (
     size,
     take,
 )
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
@@ -33,7 +34,8 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
         {
             "name": image.file_name,
             "url": image.uri,
-            "videoName": image.drive_id,
+            # Of a recording: a drive has several cameras, whose frames have the same numbers.
+            "videoName": image.recording_id,
             "frameIndex": image.frame_index,
             "timestamp": int(image.captured_at.timestamp() * 1000),
             "size": {"width": image.width_px, "height": image.height_px},

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
 from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
@@ -23,7 +24,7 @@ from mining.vendors.records import (
     size,
     take,
 )
-from mining.vendors.untrusted import BadLine, read_json_records, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_records
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
