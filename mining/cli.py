@@ -621,8 +621,8 @@ def sql(
     QUERY is one statement; `-` reads it from standard input. Without one, on a terminal, statements are asked for one
     after another.
 
-    Views: recordings, frames, observations, detections, tracks, scores, scenes, selections, exports, and mined (a frame with
-    everything that is known of it).
+    Views: recordings, frames, observations, detections, tracks, scores, scenes, selections, exports; mined (a frame with
+    everything that is known of it); labels, truth (the labels that stand), second_look (those worth one), yields.
 
     Macros: at_night(mined), has_class(mined, 'animal'), near(mined, 59.91, 10.75, 200), distance_m(lat, lon, lat, lon).
 

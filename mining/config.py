@@ -317,8 +317,8 @@ class LabelsConfig(_Section):
     """What of a delivery of labels is taken in."""
 
     classes: list[str] = []
-    """Fleet classes that the labelers were asked for, where not for all: nothing is held against labels or detector of the
-    others."""
+    """Fleet classes that the labelers are asked for, where not for all: the instructions name them, and only these are drawn
+    already; nothing is held against labels or detector of the others."""
     names: dict[str, str] = {}
     """A vendor's class name = fleet class, on top of the class list; "" for what is none of ours and left out. (A new name in
     the class list itself would make another committee.)"""

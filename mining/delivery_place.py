@@ -76,7 +76,7 @@ class _Folder(Place):
         self.workspace = folder.parent / f".{folder.name}.partial"
 
     def is_there(self) -> bool:
-        return self._folder.is_dir()
+        return (self._folder / CONTENTS).is_file()
 
     def put(self) -> None:
         if self._folder.exists():
@@ -107,23 +107,18 @@ class _Bucket(Place):
         return bool(self._files().get_file_info(f"{self._path}/{CONTENTS}").is_file)
 
     def put(self) -> None:
-        try:
-            files = self._files()
-            self._move_aside(files)
-            contents = self.workspace / CONTENTS
-            others = [
-                path for path in sorted(self.workspace.rglob("*")) if path.is_file() and path != contents
-            ]
-            with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
-                try:
-                    list(pool.map(partial(self._upload, files), others))
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-            # Last: who sees the contents sees a whole delivery.
-            self._upload(files, contents)
-        finally:
-            shutil.rmtree(self.workspace, ignore_errors=True)
+        files = self._files()
+        self._move_aside(files)
+        contents = self.workspace / CONTENTS
+        others = [path for path in sorted(self.workspace.rglob("*")) if path.is_file() and path != contents]
+        with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
+            try:
+                list(pool.map(partial(self._upload, files), others))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        # Last: who sees the contents sees a whole delivery.
+        self._upload(files, contents)
 
     def _upload(self, files: FileSystem, path: Path) -> None:
         target = f"{self._path}/{path.relative_to(self.workspace).as_posix()}"
@@ -136,9 +131,21 @@ class _Bucket(Place):
             return
         numbered = (f"{self._path}.previous-{n}" for n in itertools.count(1))
         aside = next(path for path in numbered if not _listed(files, path))
-        # The contents first: from here on nobody takes the rest for a whole delivery.
-        for path in sorted(old, key=lambda path: path != f"{self._path}/{CONTENTS}"):
-            files.move(path, aside + path.removeprefix(self._path))
+        # Contents leave first and arrive last: in between, nobody takes either place for a whole delivery.
+        contents = f"{self._path}/{CONTENTS}"
+        moving = f"{aside}/{CONTENTS}.moving"
+        if contents in old:
+            move(files, contents, moving)
+        for path in old:
+            if path != contents:
+                move(files, path, aside + path.removeprefix(self._path))
+        if contents in old:
+            move(files, moving, f"{aside}/{CONTENTS}")
+
+
+def move(files: FileSystem, source: str, target: str) -> None:
+    """Move a file of a bucket; not in one step: it is copied, then deleted."""
+    files.move(source, target)
 
 
 def _listed(files: FileSystem, path: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 import mining
 from mining.blur import Blur
+from mining.check_delivery import asked_for
 from mining.committee import committee_of, weights_digest
 from mining.config import Config, ExportConfig
 from mining.delivery_place import Place, check_uri, place_of
@@ -35,6 +37,9 @@ def check(config: Config) -> None:
     unknown = sorted(set(config.export.vendors) - set(known))
     if unknown:
         raise UsageError(f"export.vendors: unknown {unknown[0]!r}; known: {', '.join(known)}")
+    twice = [name for name, count in Counter(config.export.vendors).items() if count > 1]
+    if twice:
+        raise UsageError(f"export.vendors: {twice[0]!r} is there twice; once is enough")
     check_uri(config.export.to)
     if config.export.blur is not None:
         Blur(config)
@@ -77,7 +82,8 @@ def run(
             )
     place = place_of(store, config, batch_id)
     where = place.name if "://" in place.name else Path(place.name)
-    settings = _settings(config)
+    asked = asked_for(config.labels, committee.classes)
+    settings = {**_settings(config), "asked_for": list(asked)}
     content = digest(_delivered(rows), export.vendors, settings, place.name, EXPORT_VERSION)
     exported = store.markers("export").get((night, batch_id), {})
     if exported.get("digest") == content and not exported["failed"] and place.is_there():
@@ -88,7 +94,8 @@ def run(
     try:
         shutil.rmtree(folder, ignore_errors=True)
         written = write_images(rows, folder, config)
-        boxes = preannotations(store, committee, [row["frame_id"] for row in rows], export)
+        drawn = preannotations(store, committee, [row["frame_id"] for row in rows], export)
+        boxes = {name: [box for box in found if box.class_name in asked] for name, found in drawn.items()}
         delivery = Delivery(
             batch_id=batch_id,
             classes=committee.classes,
@@ -98,14 +105,13 @@ def run(
                 if row["frame_id"] in written.images
             ),
         )
-        _write_manifests(delivery, folder, export, settings)
+        files = _write_manifests(delivery, folder, export, settings)
         report.problems += [
             f"{name}: not delivered: {reason}" for name, reason in sorted(written.errors.items())
         ]
         if written.lost_context:
             report.problems.append(f"{written.lost_context} context images could not be had")
         if written.errors and place.is_there():
-            shutil.rmtree(folder)
             report.problems.append(
                 f"{place.name}: left as it was, because {len(written.errors)} images could not be had now"
             )
@@ -114,10 +120,15 @@ def run(
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise MiningError(f"{error.filename or place.name}: cannot write the delivery: {reason}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    # What comes back unchanged, now or after another export of the batch, nobody has labelled.
+    manifests = {sha256 for name, sha256 in files.items() if not name.startswith(("images/", "context/"))}
+    manifests |= set(exported.get("manifests", ()))
     table = _exports(delivery, rows, written, place, export)
     store.commit(
         "export", night, batch_id, {"exports": table}, digest=content, folder=place.name, images=len(written.images),
-        failed=len(written.errors),
+        failed=len(written.errors), manifests=sorted(manifests),
     )  # fmt: skip
     report.done = 1
     report.add(images=len(written.images), failed_images=len(written.errors))
@@ -154,14 +165,15 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _write_manifests(
     delivery: Delivery, folder: Path, export: ExportConfig, settings: dict[str, Any]
-) -> None:
+) -> dict[str, str]:
+    """Write all but the images. Returns the sha256 of each file of the delivery, by name."""
     for vendor in export.vendors:
         write_manifest = VENDORS[vendor].write_manifest
         assert write_manifest is not None  # `check` has seen to that
         write_manifest(delivery, folder)
-    write_instructions(delivery, folder, export)
+    write_instructions(delivery, folder, export, settings["asked_for"])
     pack_images(folder, export.images)
-    write_contents(
+    return write_contents(
         delivery,
         folder,
         vendors=export.vendors,
@@ -209,27 +221,31 @@ def _uri(batch_id: str, row: dict[str, Any], file_name: str, export: ExportConfi
 def _exports(
     delivery: Delivery, rows: list[dict[str, Any]], written: WrittenImages, place: Place, export: ExportConfig
 ) -> pa.Table:
-    uris = {
+    delivered = {
         image.frame_id: {
-            "files": place.uri(image.file_name),
-            "zip": place.uri(f"images.zip!/{image.file_name}"),
-            "none": image.uri,
-        }[export.images]
-        for image in delivery.images
+            "position": position,
+            "file_name": image.file_name,
+            "width_px": image.width_px,
+            "height_px": image.height_px,
+            "image_uri": {
+                "files": place.uri(image.file_name),
+                "zip": place.uri(f"images.zip!/{image.file_name}"),
+                "none": image.uri,
+            }[export.images],
+            "sha256": image.sha256,
+            "status": "ok",
+        }
+        for position, image in enumerate(delivery.images)
     }
-    lines = []
-    for vendor, row in itertools.product(export.vendors, rows):
-        name = row["frame_id"]
-        image = written.images.get(name)
-        lines.append(
-            {
-                "batch_id": delivery.batch_id,
-                "frame_id": name,
-                "vendor": vendor,
-                "image_uri": uris.get(name),
-                "sha256": image.sha256 if image else None,
-                "status": "ok" if image else "failed",
-                "error": written.errors.get(name),
-            }
-        )
+    lines = [
+        {
+            "batch_id": delivery.batch_id,
+            "frame_id": row["frame_id"],
+            "vendor": vendor,
+            **delivered.get(
+                row["frame_id"], {"status": "failed", "error": written.errors.get(row["frame_id"])}
+            ),
+        }
+        for vendor, row in itertools.product(export.vendors, rows)
+    ]
     return pa.Table.from_pylist(lines, EXPORTS)

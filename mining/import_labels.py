@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -42,7 +41,10 @@ from mining.label_rows import Drawn, Import, Objects, tables_of
 from mining.store import Store, digest, sql_file
 from mining.types import StageReport, UsageError
 from mining.vendors import VENDORS
+from mining.vendors.contents import FILE_NAME as CONTENTS
 from mining.vendors.labels import NO_FAULT, DeliveryError, Reject, Sent, SentImage
+from mining.vendors.reading import IMAGE_ENDINGS
+from mining.vendors.untrusted import LIMIT_BYTES, files_of
 
 IMPORT_VERSION = 1
 """Raise when the rows of this stage change for the same delivery."""
@@ -97,8 +99,9 @@ def run(
     asked = asked_for(config.labels, names.fleet)
     with store.connect() as con:
         sent, night, committee_id, lost = sent_batch(store, con, names.fleet, batch_id, vendor)
+        content = _content(files)
         delivery = digest(
-            batch_id, vendor, _content(files), annotator, add,
+            batch_id, vendor, content, annotator, add,
             names.fleet, sorted(names.table.items()), asked, config.labels.max_overhang_px, IMPORT_VERSION,
         )  # fmt: skip
         found = ImportReport(batch_id, vendor, batch_frames=len(sent.images))
@@ -119,6 +122,8 @@ def run(
             checked.frame, checked.boxes_px, checked.classes, objects.frame, objects.boxes_px, objects.classes
         )
         found.refused = _against(checked, fit, kept, config)
+        if _went_out_so(content, store.markers("export").get((night, batch_id), {})):
+            found.refused.append("it is what went out, unchanged: nobody has labelled it")
         if (found.refused and not accept_bad) or not len(checked.view_frame):
             what = "; ".join(found.refused) or "it labels no image of the batch"
             way_out = "; --accept-bad takes the rest" if len(checked.view_frame) else ""
@@ -177,16 +182,19 @@ def sent_batch(
             )
         known = ", ".join(sorted(chosen, key=lambda name: chosen[name])[-5:]) or "none yet"
         raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
-    there = [row for row in rows if row["width_px"] is not None]
+    if any(row["file_name"] is None for row in rows):
+        raise UsageError(
+            f"batch {batch_id} was exported by an older mining, which did not keep how the images went out: "
+            f"`mining export --config CONFIG.toml --batch {batch_id}` exports it again"
+        )
+    there = [row for row in rows if row["is_there"]]
     lost = [
         f"{len(rows) - len(there)} frames of the batch are not in the store any more: their labels cannot be taken in"
     ] * (len(there) < len(rows))
     images = tuple(
-        SentImage(
-            row["frame_id"], _file_name(row["image_uri"], row["frame_id"]), row["sha256"], row["width_px"], row["height_px"]
-        )
+        SentImage(*(row[key] for key in ("frame_id", "file_name", "sha256", "width_px", "height_px")))
         for row in there
-    )  # fmt: skip
+    )
     committee_id = next((row["committee_id"] for row in rows if row["committee_id"]), None)
     if committee_id is None:  # chosen at another site
         con.register("named", pa.table({"frame_id": [row["frame_id"] for row in rows]}))
@@ -197,11 +205,6 @@ def sent_batch(
     return Sent(batch_id, classes, images), rows[0]["night"], committee_id, lost
 
 
-def _file_name(image_uri: str, frame_id: str) -> str:
-    """Last part of where the image lies; a URI made by a template may carry a query."""
-    return PurePosixPath(image_uri).name.split("?")[0] or frame_id
-
-
 def _content(files: Sequence[Path]) -> list[tuple[str, str]]:
     """Name (below its folder) and sha256 of every file of the delivery."""
     found = []
@@ -209,10 +212,8 @@ def _content(files: Sequence[Path]) -> list[tuple[str, str]]:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
         if path.is_dir():
-            parts = sorted(
-                Path(folder, name) for folder, _, names in os.walk(path) for name in names
-            )  # links to folders are not followed
-            found += [(str(part.relative_to(path)), _sha256(part)) for part in parts if _is_plain(part)]
+            parts = [part for part in files_of(path) if part.is_file()]
+            found += [(str(part.relative_to(path)), _sha256(part)) for part in parts]
         elif path.is_file():
             found.append((path.name, _sha256(path)))
         else:
@@ -220,12 +221,21 @@ def _content(files: Sequence[Path]) -> list[tuple[str, str]]:
     return found
 
 
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def _went_out_so(content: list[tuple[str, str]], exported: dict[str, Any]) -> bool:
+    """True where all files but the images are files of the delivery as it was exported."""
+    given = {
+        sha256
+        for name, sha256 in content
+        if Path(name).name != CONTENTS and Path(name).suffix.lower() not in IMAGE_ENDINGS
+    }
+    return bool(given) and given <= set(exported.get("manifests", ()))
 
 
 def _sha256(path: Path) -> str:
+    """Digest a file; one that is so large that no reader takes it counts with its size alone."""
     try:
+        if (size := path.stat().st_size) > LIMIT_BYTES:
+            return f"{size} bytes"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -304,6 +304,10 @@ EXPORTS = _table(
     ("batch_id", pa.string(), ""),
     ("frame_id", pa.string(), ""),
     ("vendor", pa.string(), "the manifest format"),
+    ("position", pa.int32(), "in the manifests, from 0; NULL where the image could not be written"),
+    ("file_name", pa.string(), "in the manifests; NULL where the image could not be written"),
+    ("width_px", pa.int32(), "of the image; in a folder of images they may be of many sizes"),
+    ("height_px", pa.int32(), ""),
     (
         "image_uri",
         pa.string(),

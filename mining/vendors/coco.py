@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, number, opened, size_px, text_or_none
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
@@ -87,9 +88,9 @@ def _read(file: File, reading: Reading) -> None:
     for position, entry in enumerate(document["images"]):
         place = f"{file.name}: images[{position}]"
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-            reading.rejects.append(Reject(place, "unreadable", "no object with an `id`"))
+            reading.reject(place, "unreadable", "no object with an `id`")
         elif entry["id"] in images:
-            reading.rejects.append(Reject(place, "unreadable", f"the id {entry['id']!r} stands twice"))
+            reading.reject(place, "unreadable", f"the id {entry['id']!r} stands twice")
         else:
             images[entry["id"]] = place, entry
     records: dict[Any, list[LabelledBox | Reject]] = defaultdict(list)
@@ -97,11 +98,9 @@ def _read(file: File, reading: Reading) -> None:
         place = f"{file.name}: annotations[{position}]"
         image_id = entry.get("image_id") if isinstance(entry, dict) else None
         if not _is_id(image_id):
-            reading.rejects.append(Reject(place, "unreadable", "no object with an `image_id`"))
+            reading.reject(place, "unreadable", "no object with an `image_id`")
         elif image_id not in images:
-            reading.rejects.append(
-                Reject(place, "no_frame", f"image_id {image_id!r} is not in the file's list of images")
-            )
+            reading.reject(place, "no_frame", f"image_id {image_id!r} is not in the file's list of images")
         else:
             records[image_id].append(_box(entry, names, place))
     for image_id, (place, entry) in images.items():

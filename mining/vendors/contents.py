@@ -14,8 +14,13 @@ FILE_NAME = "delivery.json"
 
 def write_contents(
     delivery: Delivery, folder: Path, *, vendors: Sequence[str], settings: Mapping[str, object], tool: str
-) -> None:
-    """Write ``delivery.json`` over all that lies in ``folder`` now."""
+) -> dict[str, str]:
+    """Write ``delivery.json`` over all that lies in ``folder`` now. Returns the sha256 of each file, by name."""
+    files = {
+        path.relative_to(folder).as_posix(): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     boxes = [box for image in delivery.images for box in image.boxes]
     document = {
         "batch_id": delivery.batch_id,
@@ -42,14 +47,11 @@ def write_contents(
             }
             for image in delivery.images
         ],
-        "files": {
-            path.relative_to(folder).as_posix(): _sha256(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
+        "files": files,
     }
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
     (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    return files
 
 
 def _sha256(path: Path) -> str:

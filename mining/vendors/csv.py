@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mining.vendors.delivery import Delivery, image_row
+from mining.vendors.guess import looks_like, wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, number, opened, size_px
-from mining.vendors.untrusted import looks_like, read_text, wrong_format
+from mining.vendors.untrusted import read_lines
 
 CORNERS = ("x1_px", "y1_px", "x2_px", "y2_px")
 _BOX_COLUMNS = ("frame_id", "image", "class_name", *CORNERS, "confidence", "detectors", "in_doubt")
@@ -74,7 +75,7 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 
 
 def _read(file: File, reading: Reading) -> None:
-    table = csv.DictReader(io.StringIO(read_text(file.path), newline=""), strict=True)
+    table = csv.DictReader(io.StringIO(read_lines(file.path, ","), newline=""), strict=True)
     images: dict[tuple[str, str, str], LabelledImage] = {}
     records: dict[tuple[str, str, str], list[LabelledBox | Reject]] = defaultdict(list)
     said_empty: dict[tuple[str, str, str], str] = {}
@@ -95,9 +96,7 @@ def _read(file: File, reading: Reading) -> None:
             more = row.pop(None, None)
             if more is not None or None in row.values():
                 kind = "glued" if more is not None and len(more) >= len(columns) - 1 else "unreadable"
-                reading.rejects.append(
-                    Reject(place, kind, f"not {len(columns)} columns, as the first line has")
-                )
+                reading.reject(place, kind, f"not {len(columns)} columns, as the first line has")
                 continue
             cells = {name: _plain(cell) for name, cell in row.items()}
             key = (cells.get("frame_id", ""), cells.get("image", ""), cells.get("annotator", ""))

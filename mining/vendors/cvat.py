@@ -15,20 +15,21 @@ from xml.etree import ElementTree
 
 from mining.types import MiningError
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Sent
+from mining.vendors.reading import File, Reading, opened
 from mining.vendors.records import (
     Corners,
-    Found,
     Unreadable,
     Unsupported,
     around,
-    delivered_files,
+    boxes_of,
     ellipse,
-    number,
+    number_of,
     size,
     turned,
 )
-from mining.vendors.untrusted import read_xml, wrong_format
+from mining.vendors.untrusted import read_xml
 
 LIMIT_TRACKED_BOXES = 2_000_000
 """Of one file: a few tracks stand for a box on every frame."""
@@ -54,13 +55,7 @@ def write_task(delivery: Delivery, folder: Path) -> None:
     with zipfile.ZipFile(folder / "cvat_task.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo("annotations.xml"), _xml(delivery), zipfile.ZIP_DEFLATED)
         for image in delivery.images:
-            try:
-                content = (folder / image.file_name).read_bytes()
-            except FileNotFoundError:
-                raise MiningError(
-                    f'{folder / image.file_name}: missing; cvat-task packs the images, so set export.images = "files"'
-                ) from None
-            archive.writestr(zipfile.ZipInfo(image.file_name), content)
+            archive.writestr(zipfile.ZipInfo(image.file_name), (folder / image.file_name).read_bytes())
 
 
 def _xml(delivery: Delivery) -> bytes:
@@ -91,7 +86,8 @@ def _xml(delivery: Delivery) -> bytes:
                 ("values", "false\ntrue" if checkbox else ""),
             ):
                 _child(entry, key, value)
-    for index, image in enumerate(delivery.images):
+    # In the order that CVAT gives a task's images: where it knows none by its name, the number counts.
+    for index, image in enumerate(sorted(delivery.images, key=lambda image: image.file_name)):
         entry = ElementTree.SubElement(
             root, "image", id=str(index), name=xml_text(image.file_name),
             width=str(image.width_px), height=str(image.height_px),
@@ -124,29 +120,30 @@ def xml_text(text: str) -> str:
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     """Read CVAT for images and CVAT for video, as XML or in the zip that CVAT makes.
 
-    A video's frame is the n-th image that was sent: a task of images has no other names for them there.
+    A video's frame is the n-th image by name: a task of images has no other names for them there.
     """
-    found = Found()
-    for name, file in delivered_files(files, {".xml"}):
-        root = read_xml(file)
-        if root.tag != "annotations":
-            raise wrong_format(file, "CVAT XML")
-        tracks, images = root.findall("track"), root.findall("image")
-        for count, image in enumerate(images, start=1):
-            found.images.append(_image(image, f"{name}: image {count}", found))
-        if tracks or not images:
-            _read_tracks(root, tracks, name, file, sent, found)
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".xml",)) as found:
+        for file in found:
+            root = read_xml(file.path)
+            if root.tag != "annotations":
+                raise wrong_format(file.path, "CVAT XML")
+            tracks, images = root.findall("track"), root.findall("image")
+            for count, image in enumerate(images, start=1):
+                _read_image(image, f"{file.name}: image {count}", reading)
+            if tracks or not images:
+                _read_tracks(root, tracks, file, reading)
+    return reading.labels()
 
 
-def _image(image: ElementTree.Element, place: str, found: Found) -> LabelledImage:
+def _read_image(image: ElementTree.Element, place: str, reading: Reading) -> None:
     shapes = [child for child in image if child.tag not in _NO_SHAPE]
     places = [(f"{place}, {shape.tag} {n}", shape) for n, shape in enumerate(shapes, start=1)]
     width, height = size(image.attrib)
-    return LabelledImage(
-        place=place, file_name=image.get("name"), width_px=width, height_px=height,
-        boxes=found.boxes(places, lambda where, shape: [_box(where, shape, shape.get("label"))], None),
-    )  # fmt: skip
+    reading.take(
+        LabelledImage(place=place, file_name=image.get("name"), width_px=width, height_px=height),
+        boxes_of(places, lambda where, shape: [_box(where, shape, shape.get("label"))]),
+    )
 
 
 def _box(place: str, shape: ElementTree.Element, label: str | None) -> LabelledBox:
@@ -158,24 +155,24 @@ def _box(place: str, shape: ElementTree.Element, label: str | None) -> LabelledB
 
 def _corners(shape: ElementTree.Element) -> Corners:
     values = shape.attrib
-    degrees = number(values, "rotation") if "rotation" in values else 0.0
+    degrees = number_of(values, "rotation") if "rotation" in values else 0.0
     match shape.tag:
         case "box":
-            x1, y1, x2, y2 = (number(values, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+            x1, y1, x2, y2 = (number_of(values, key) for key in ("xtl", "ytl", "xbr", "ybr"))
             return turned((x1, y1, x2, y2), degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
         case "polygon":
             return around(_points(values.get("points", "")))
         case "mask":
-            left, top, width, height = (number(values, key) for key in ("left", "top", "width", "height"))
+            left, top, width, height = (number_of(values, key) for key in ("left", "top", "width", "height"))
             return left, top, left + width, top + height
         case "ellipse":
-            cx, cy, rx, ry = (number(values, key) for key in ("cx", "cy", "rx", "ry"))
+            cx, cy, rx, ry = (number_of(values, key) for key in ("cx", "cy", "rx", "ry"))
             if not math.isfinite(degrees):
                 raise Unreadable("rotation is no number")
             return ellipse(cx, cy, rx, ry, degrees)
         case "cuboid":
             corners = [f"{side}{face}" for side in ("tl", "bl", "tr", "br") for face in (1, 2)]
-            return around([(number(values, f"x{key}"), number(values, f"y{key}")) for key in corners])
+            return around([(number_of(values, f"x{key}"), number_of(values, f"y{key}")) for key in corners])
         case tag if tag in _SHAPES:
             raise Unsupported(f"a {tag} has no box")
         case tag:
@@ -188,34 +185,35 @@ def _points(text: str) -> list[tuple[float, float]]:
         x, comma, y = pair.partition(",")
         if not comma:
             raise Unreadable(f"points that are no pairs: {pair[:40]!r}")
-        points.append((number({"x": x}, "x"), number({"y": y}, "y")))
+        points.append((number_of({"x": x}, "x"), number_of({"y": y}, "y")))
     return points
 
 
 def _read_tracks(
     root: ElementTree.Element,
     tracks: list[ElementTree.Element],
-    name: str,
-    file: Path,
-    sent: Sent,
-    found: Found,
+    file: File,
+    reading: Reading,
 ) -> None:
     """Read tracks; between two shapes of a track CVAT moves linearly, and after the last it stays where it is.
 
     Source: CVAT's ``TrackManager``. The writer puts down every frame, with keyframe 0 or 1; others only the keyframes.
     """
-    first, step, frames = _task(root, file, sent)
+    # CVAT numbers the images of a task in the order of their names, where nobody asked for another.
+    sent = sorted(reading.sent.images, key=lambda image: image.file_name)
+    first, step = _task(root, file.path, len(sent))
+    frames = len(sent)
     boxes: dict[int, list[LabelledBox]] = {index: [] for index in range(frames)}
     made = 0
     for track_number, track in enumerate(tracks, start=1):
         label = track.get("label")
         shapes: dict[int, tuple[Corners, bool]] = {}
         for shape_number, shape in enumerate(track, start=1):
-            place = f"{name}: track {track_number}, {shape.tag} {shape_number}"
+            place = f"{file.name}: track {track_number}, {shape.tag} {shape_number}"
             if shape.tag == "track":  # a skeleton's parts
                 continue
             try:
-                frame = number(shape.attrib, "frame")
+                frame = number_of(shape.attrib, "frame")
                 index = (frame - first) / step
                 if not math.isfinite(index) or index != int(index) or not 0 <= index < 2**31:
                     raise Unreadable(
@@ -225,27 +223,27 @@ def _read_tracks(
                     raise Unreadable("no label")
                 shapes[int(index)] = (_corners(shape), shape.get("outside") == "1")
             except Unreadable as error:
-                found.reject(place, "unreadable", str(error))
+                reading.reject(place, "unreadable", str(error))
             except Unsupported as error:
-                found.reject(place, "unsupported", str(error))
+                reading.reject(place, "unsupported", str(error))
         for index, corners in _positions(shapes, frames):
             made += 1
             if made > LIMIT_TRACKED_BOXES:
-                raise DeliveryError(f"{file}: more than {LIMIT_TRACKED_BOXES:,} boxes; split the task")
-            place = f"{name}: track {track_number}, frame {first + index * step}"
+                raise DeliveryError(f"{file.path}: more than {LIMIT_TRACKED_BOXES:,} boxes; split the task")
+            place = f"{file.name}: track {track_number}, frame {first + index * step}"
             boxes.setdefault(index, []).append(LabelledBox(str(label), *corners, place=place))
     width, height = size(_texts(root, "meta/task/original_size") or _texts(root, "meta/job/original_size"))
     for index, inside in sorted(boxes.items()):
-        image = sent.images[index] if index < len(sent.images) else None
-        found.images.append(
+        image = sent[index] if index < frames else None
+        reading.take(
             LabelledImage(
-                place=f"{name}: frame {first + index * step}",
+                place=f"{file.name}: frame {first + index * step}",
                 file_name=image.file_name if image else f"frame {first + index * step}",
                 frame_id=image.frame_id if image else None,
                 width_px=width,
                 height_px=height,
-                boxes=tuple(inside),
-            )
+            ),
+            inside,
         )
 
 
@@ -267,8 +265,8 @@ def _positions(shapes: dict[int, tuple[Corners, bool]], frames: int) -> list[tup
     return positions
 
 
-def _task(root: ElementTree.Element, file: Path, sent: Sent) -> tuple[int, int, int]:
-    """Return the number of the first image's frame, the step from frame to frame, and how many images there are."""
+def _task(root: ElementTree.Element, file: Path, frames: int) -> tuple[int, int]:
+    """Return the number of the first image's frame, and the step from frame to frame."""
     if len(root.findall("meta/project/tasks/task")) > 1:
         raise DeliveryError(
             f"{file}: tracks of several tasks, whose frames have one number; export each task"
@@ -279,12 +277,12 @@ def _task(root: ElementTree.Element, file: Path, sent: Sent) -> tuple[int, int, 
     step = max(int(step_text[1]), 1) if step_text else 1
     # A job's start is its own, not the task's: our tasks begin at frame 0.
     first = int(task["start_frame"]) if re.fullmatch(r"\d{1,9}", task.get("start_frame") or "") else 0
-    if task.get("size", "").isdecimal() and int(task["size"][:12]) != len(sent.images):
+    if task.get("size", "").isdecimal() and int(task["size"][:12]) != frames:
         raise DeliveryError(
-            f"{file}: a task of {task['size'][:12]} frames, but the batch has {len(sent.images)} images, so which frame is "
+            f"{file}: a task of {task['size'][:12]} frames, but the batch has {frames} images, so which frame is "
             "which image is unknown; export as CVAT for images"
         )
-    return first, step, len(sent.images)
+    return first, step
 
 
 def _texts(root: ElementTree.Element, path: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mining.config import ExportConfig
@@ -28,12 +29,12 @@ def plain_words(signal: str) -> str | None:
     return next((words for pattern, words in REASONS if re.match(pattern, signal)), None)
 
 
-def write_instructions(delivery: Delivery, folder: Path, export: ExportConfig) -> None:
-    """Write ``instructions.md``."""
+def write_instructions(delivery: Delivery, folder: Path, export: ExportConfig, asked: Sequence[str]) -> None:
+    """Write ``instructions.md`` for the classes that are ``asked`` for."""
     parts = [
         f"# Labeling batch {delivery.batch_id}",
         f"{_count(len(delivery.images), 'image')} of recorded drives. Draw a box around every object of these classes:",
-        "\n".join(f"- {_text(name)}" for name in delivery.classes),
+        "\n".join(f"- {_text(name)}" for name in asked),
         "## How to draw",
         "- The box holds what is visible of the object, and fits tightly. Do not guess what is hidden.\n"
         "- Label every object of the classes, small and partly hidden ones too, up to the edge of the image.\n"

@@ -10,9 +10,10 @@ from typing import Any
 
 from mining.vendors.csv import CORNERS
 from mining.vendors.delivery import Delivery, image_row
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import Reading, number, opened, size_px, text_or_none
-from mining.vendors.untrusted import BadLine, read_json_lines, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_lines
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
@@ -42,10 +43,10 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 
 def _read(line: Any, place: str, reading: Reading) -> None:
     if isinstance(line, BadLine):
-        reading.rejects.append(Reject(place, line.kind, line.reason))
+        reading.reject(place, line.kind, line.reason)
         return
     if not isinstance(line, dict):
-        reading.rejects.append(Reject(place, "unreadable", "no JSON object"))
+        reading.reject(place, "unreadable", "no JSON object")
         return
     image = LabelledImage(
         place=place,

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from mining.vendors.guess import looks_like, wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, digest_beside, number, opened
-from mining.vendors.untrusted import looks_like, read_text, wrong_format
+from mining.vendors.untrusted import read_lines
 
 _COLUMNS = {15, 16}
 _DONT_CARE = "dontcare"
@@ -40,7 +41,7 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 
 
 def _boxes(file: File) -> Iterator[LabelledBox | Reject]:
-    for row, line in enumerate(read_text(file.path).splitlines(), start=1):
+    for row, line in enumerate(read_lines(file.path, " \t").splitlines(), start=1):
         if not line.strip():
             continue
         place = f"{file.name}: line {row}"

@@ -15,23 +15,24 @@ from xml.etree import ElementTree
 
 from mining.vendors.cvat import xml_text
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
+from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
     Corners,
-    Found,
     Unreadable,
     Unsupported,
     around,
-    delivered_files,
+    boxes_of,
     ellipse,
     may,
-    number,
+    number_of,
     size,
     take,
     text_of,
     turned,
 )
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 _SHAPES = ("rectangle", "polygon", "ellipse")
 
@@ -92,20 +93,23 @@ def _task(delivery: Delivery, image: DeliveredImage) -> dict[str, object]:
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     """Read exports of kind JSON and JSON-MIN. Each annotation of a task is one annotator's view of the image."""
-    found = Found()
-    for name, file in delivered_files(files, {".json"}):
-        tasks = read_json(file)
-        if not isinstance(tasks, list) or (tasks and not any(_is_task(task) for task in tasks)):
-            raise wrong_format(file, "Label Studio export (a list of tasks)")
-        for count, task in enumerate(tasks, start=1):
-            place = f"{name}: task {count}"
-            if not _is_task(task):
-                found.reject(place, "unreadable", "no task: neither data with annotations nor annotation_id")
-            elif "data" in task:
-                _read_task(task, place, found)
-            else:
-                _read_min(task, place, found)
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".json",)) as found:
+        for file in found:
+            tasks = read_json(file.path)
+            if not isinstance(tasks, list) or (tasks and not any(_is_task(task) for task in tasks)):
+                raise wrong_format(file.path, "Label Studio export (a list of tasks)")
+            for count, task in enumerate(tasks, start=1):
+                place = f"{file.name}: task {count}"
+                if not _is_task(task):
+                    reading.reject(
+                        place, "unreadable", "no task: neither data with annotations nor annotation_id"
+                    )
+                elif "data" in task:
+                    _read_task(task, place, reading)
+                else:
+                    _read_min(task, place, reading)
+    return reading.labels()
 
 
 def _is_task(task: Any) -> bool:
@@ -117,32 +121,34 @@ def _is_task(task: Any) -> bool:
     return whole or ("annotation_id" in task and "data" not in task)
 
 
-def _read_task(task: dict[str, Any], place: str, found: Found) -> None:
+def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
     data = task["data"]
     annotations = may(task, "annotations", list) or may(task, "completions", list) or []
     if not annotations:
-        found.reject(place, "skipped", "nobody has labelled it", may(data, "frame_id", str))
+        reading.reject(place, "skipped", "nobody has labelled it", may(data, "frame_id", str))
     for count, annotation in enumerate(annotations, start=1):
         where = f"{place}, annotation {count}"
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-            found.reject(where, "unreadable", "no result", may(data, "frame_id", str))
+            reading.reject(where, "unreadable", "no result", may(data, "frame_id", str))
         elif annotation.get("was_cancelled") or annotation.get("skipped"):
-            found.reject(where, "skipped", "the annotator skipped it", may(data, "frame_id", str))
+            reading.reject(where, "skipped", "the annotator skipped it", may(data, "frame_id", str))
         else:
-            _read_results(annotation["result"], data, annotation.get("completed_by"), where, found)
+            _read_results(annotation["result"], data, annotation.get("completed_by"), where, reading)
 
 
-def _read_min(task: dict[str, Any], place: str, found: Found) -> None:
+def _read_min(task: dict[str, Any], place: str, reading: Reading) -> None:
     """Read a task of JSON-MIN: each control's regions under its name, and the data beside them."""
     results = []
     for value in task.values():
         for region in value if isinstance(value, list) else []:
             kinds = [key for key in region if key.endswith("labels")] if isinstance(region, dict) else []
             results += [{**region, "type": kind, "value": region} for kind in kinds[:1]]
-    _read_results(results, task, task.get("annotator"), place, found)
+    _read_results(results, task, task.get("annotator"), place, reading)
 
 
-def _read_results(results: list[Any], data: dict[str, Any], annotator: Any, place: str, found: Found) -> None:
+def _read_results(
+    results: list[Any], data: dict[str, Any], annotator: Any, place: str, reading: Reading
+) -> None:
     frame_id = may(data, "frame_id", str)
     # With <Rectangle> and <Labels> apart, a region comes twice: its shape alone, and with its labels.
     labelled = {
@@ -156,7 +162,7 @@ def _read_results(results: list[Any], data: dict[str, Any], annotator: Any, plac
     sizes = [size(result, "original_width", "original_height") for result in results]
     width, height = next((known for known in sizes if None not in known), (None, None))
     names = (data.get("image"), *data.values())
-    found.images.append(
+    reading.take(
         LabelledImage(
             place=place,
             file_name=next((name for name in names if isinstance(name, str) and name != frame_id), None),
@@ -165,8 +171,8 @@ def _read_results(results: list[Any], data: dict[str, Any], annotator: Any, plac
             width_px=width,
             height_px=height,
             annotator=text_of(annotator),
-            boxes=found.boxes(regions, _region, frame_id),
-        )
+        ),
+        boxes_of(regions, _region),
     )
 
 
@@ -184,8 +190,10 @@ def _corners(kind: str, value: dict[str, Any], result: dict[str, Any]) -> Corner
     """Bring a region to pixels. ``image_rotation`` is the view only: coordinates are of the image as it is."""
     known = ("points", "radiusX", "height")
     shape = next((key for key in known if key in value), None)
-    if kind not in {"labels", "rectanglelabels", "polygonlabels", "ellipselabels", *_SHAPES} or shape is None:
+    if kind not in {"labels", "rectanglelabels", "polygonlabels", "ellipselabels", *_SHAPES}:
         raise Unsupported(f"{kind} has no box")
+    if shape is None:
+        raise Unreadable(f"none of {', '.join(known)}")
     width, height = size(result, "original_width", "original_height")
     if width is None or height is None:
         raise Unreadable("no original_width and original_height")
@@ -194,13 +202,16 @@ def _corners(kind: str, value: dict[str, Any], result: dict[str, Any]) -> Corner
         if not all(isinstance(point, list) and len(point) == 2 for point in points):
             raise Unreadable("points that are no pairs")
         pairs = [dict(zip("xy", point, strict=True)) for point in points]
-        return around([(number(p, "x") * width / 100, number(p, "y") * height / 100) for p in pairs])
-    x, y = number(value, "x") * width / 100, number(value, "y") * height / 100
-    degrees = number(value, "rotation") if value.get("rotation") is not None else 0.0
+        return around([(number_of(p, "x") * width / 100, number_of(p, "y") * height / 100) for p in pairs])
+    x, y = number_of(value, "x") * width / 100, number_of(value, "y") * height / 100
+    degrees = number_of(value, "rotation") if value.get("rotation") is not None else 0.0
     if not math.isfinite(degrees):
         raise Unreadable("rotation is no number")
     if shape == "radiusX":
-        radius_x, radius_y = number(value, "radiusX") * width / 100, number(value, "radiusY") * height / 100
+        radius_x, radius_y = (
+            number_of(value, "radiusX") * width / 100,
+            number_of(value, "radiusY") * height / 100,
+        )
         return ellipse(x, y, radius_x, radius_y, degrees)
-    far = (x + number(value, "width") * width / 100, y + number(value, "height") * height / 100)
+    far = (x + number_of(value, "width") * width / 100, y + number_of(value, "height") * height / 100)
     return turned((x, y, *far), degrees, (x, y))  # a rectangle turns about its first corner

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Sent
+from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
-    Found,
     Unreadable,
     Unsupported,
     around,
-    delivered_files,
+    boxes_of,
     may,
-    number,
+    number_of,
     size,
     take,
 )
-from mining.vendors.untrusted import BadLine, read_json_records, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_records
 
 _NAMESPACE = uuid.UUID("6f5d4a44-3c0f-4c60-9d57-0f3a52a1f7d1")
 
@@ -71,30 +72,31 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
 
     Frames of a video are read as images that the batch does not have: it sends images.
     """
-    found = Found()
-    for name, file in delivered_files(files, {".json", ".ndjson"}):
-        records = list(read_json_records(file))
-        rows = [row for _, row in records if isinstance(row, dict)]
-        if any("dataRow" in row and "projects" not in row for row in rows):
-            raise DeliveryError(
-                f"{file}: a Labelbox import body (predictions), not labels; export the project"
-            )
-        if records and not any("projects" in row or "Label" in row for row in rows):
-            raise wrong_format(file, "Labelbox export")
-        for count, row in records:
-            place = f"{name}: row {count}"
-            if isinstance(row, BadLine):
-                found.reject(place, row.kind, row.reason)
-            elif isinstance(row, dict) and "projects" in row:
-                _read_row(row, place, found)
-            elif isinstance(row, dict) and "Label" in row:
-                _read_v1(row, place, found)
-            else:
-                found.reject(place, "unreadable", "neither projects nor Label")
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".json", ".ndjson")) as found:
+        for file in found:
+            records = list(read_json_records(file.path))
+            rows = [row for _, row in records if isinstance(row, dict)]
+            if any("dataRow" in row and "projects" not in row for row in rows):
+                raise DeliveryError(
+                    f"{file.path}: a Labelbox import body (predictions), not labels; export the project"
+                )
+            if records and not any("projects" in row or "Label" in row for row in rows):
+                raise wrong_format(file.path, "Labelbox export")
+            for count, row in records:
+                place = f"{file.name}: row {count}"
+                if isinstance(row, BadLine):
+                    reading.reject(place, row.kind, row.reason)
+                elif isinstance(row, dict) and "projects" in row:
+                    _read_row(row, place, reading)
+                elif isinstance(row, dict) and "Label" in row:
+                    _read_v1(row, place, reading)
+                else:
+                    reading.reject(place, "unreadable", "neither projects nor Label")
+    return reading.labels()
 
 
-def _read_row(row: dict[str, Any], place: str, found: Found) -> None:
+def _read_row(row: dict[str, Any], place: str, reading: Reading) -> None:
     data_row, media = may(row, "data_row", dict), may(row, "media_attributes", dict)
     key = may(data_row, "global_key", str)
     about = {
@@ -105,24 +107,24 @@ def _read_row(row: dict[str, Any], place: str, found: Found) -> None:
     }
     projects = may(row, "projects", dict)
     if projects is None:
-        found.reject(place, "unreadable", "projects is no object", key)
+        reading.reject(place, "unreadable", "projects is no object", key)
         return
     labels = [label for project in projects.values() for label in may(project, "labels", list) or []]
     if not labels:
-        found.reject(place, "skipped", "nobody has labelled it", key)
+        reading.reject(place, "skipped", "nobody has labelled it", key)
     for count, label in enumerate(labels, start=1):
         where = f"{place}, label {count}"
         annotations = may(label, "annotations", dict)
         annotator = may(may(label, "label_details", dict), "created_by", str)
         if (may(label, "performance_details", dict) or {}).get("skipped") is True:
-            found.reject(where, "skipped", "the labeler skipped it", key)
+            reading.reject(where, "skipped", "the labeler skipped it", key)
         elif annotations is None:
-            found.reject(where, "unreadable", "no annotations", key)
+            reading.reject(where, "unreadable", "no annotations", key)
         elif isinstance(annotations.get("frames"), dict):
             for number_, frame in annotations["frames"].items():
                 tracked = may(frame, "objects", dict) or {}
                 _add(
-                    found,
+                    reading,
                     f"{where}, frame {number_}",
                     list(tracked.values()),
                     [],
@@ -131,10 +133,10 @@ def _read_row(row: dict[str, Any], place: str, found: Found) -> None:
                 )
         else:
             objects, classes = (may(annotations, key_, list) or [] for key_ in ("objects", "classifications"))
-            _add(found, where, objects, classes, annotator, about)
+            _add(reading, where, objects, classes, annotator, about)
 
 
-def _read_v1(row: dict[str, Any], place: str, found: Found) -> None:
+def _read_v1(row: dict[str, Any], place: str, reading: Reading) -> None:
     media, label = may(row, "Media Attributes", dict), row["Label"]
     key = may(row, "Global Key", str)
     about = {
@@ -145,20 +147,20 @@ def _read_v1(row: dict[str, Any], place: str, found: Found) -> None:
     }
     annotator = may(row, "Created By", str)
     if row.get("Skipped") is True or label in ("Skip", None, {}):
-        found.reject(place, "skipped", "the labeler skipped it", key)
+        reading.reject(place, "skipped", "the labeler skipped it", key)
     elif isinstance(label, list):
         for frame in label:
             number_ = frame.get("frameNumber") if isinstance(frame, dict) else None
             where = f"{place}, frame {number_}"
             if isinstance(number_, int) and isinstance(frame.get("objects"), list):
-                _add(found, where, frame["objects"], [], annotator, _frame(about, number_))
+                _add(reading, where, frame["objects"], [], annotator, _frame(about, number_))
             else:
-                found.reject(where, "unreadable", "no frameNumber with objects", key)
+                reading.reject(where, "unreadable", "no frameNumber with objects", key)
     elif isinstance(may(label, "objects", list), list):
         classes = may(label, "classifications", list) or []
-        _add(found, place, label["objects"], classes, annotator, about)
+        _add(reading, place, label["objects"], classes, annotator, about)
     else:
-        found.reject(place, "unreadable", "Label without objects", key)
+        reading.reject(place, "unreadable", "Label without objects", key)
 
 
 def _frame(about: dict[str, Any], frame: object) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _frame(about: dict[str, Any], frame: object) -> dict[str, Any]:
 
 
 def _add(
-    found: Found,
+    reading: Reading,
     place: str,
     objects: list[Any],
     classes: list[Any],
@@ -174,11 +176,10 @@ def _add(
     about: dict[str, Any],
 ) -> None:
     places = [(f"{place}, object {count}", entry) for count, entry in enumerate(objects, start=1)]
-    boxes = found.boxes(places, _object, about["frame_id"])
-    found.images.append(LabelledImage(place=place, annotator=annotator, boxes=boxes, **about))
+    reading.take(LabelledImage(place=place, annotator=annotator, **about), boxes_of(places, _object))
     for count, _ in enumerate(classes, start=1):
         where = f"{place}, classification {count}"
-        found.reject(where, "unsupported", "a class of the whole image", about["frame_id"])
+        reading.reject(where, "unsupported", "a class of the whole image", about["frame_id"])
 
 
 def _object(place: str, entry: Any) -> list[LabelledBox]:
@@ -187,10 +188,12 @@ def _object(place: str, entry: Any) -> list[LabelledBox]:
         raise Unreadable("no name")
     box = may(entry, "bounding_box", dict) or may(entry, "bbox", dict)
     if box is not None:
-        left, top = number(box, "left"), number(box, "top")
-        corners = (left, top, left + number(box, "width"), top + number(box, "height"))
+        left, top = number_of(box, "left"), number_of(box, "top")
+        corners = (left, top, left + number_of(box, "width"), top + number_of(box, "height"))
     elif "polygon" in entry:
-        corners = around([(number(point, "x"), number(point, "y")) for point in take(entry, "polygon", list)])
+        corners = around(
+            [(number_of(point, "x"), number_of(point, "y")) for point in take(entry, "polygon", list)]
+        )
     else:
         shape = next((key for key in ("mask", "line", "point", "instanceURI") if key in entry), "this object")
         raise Unsupported(f"{'a mask behind a link' if shape == 'instanceURI' else shape} has no box")

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from mining.vendors.contents import FILE_NAME as CONTENTS
-from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent
+from mining.vendors.labels import NO_FAULT, DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.untrusted import files_of, opened_zip, read_bytes
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+LIMIT_RECORDS = 2_000_000
+"""Boxes of one delivery, bad ones too: many small files hold as much as one that is too large."""
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _LABEL_FOLDERS = {"labels": "images", "label_2": "image_2", "Annotations": "JPEGImages"}
 """Of YOLO, KITTI and VOC, with the folder beside that holds the images."""
 
@@ -53,23 +56,35 @@ class Reading:
     sent: Sent
     images: list[LabelledImage] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    records: int = 0
+    """Of images, so far."""
 
     def take(self, image: LabelledImage, records: Iterable[LabelledBox | Reject] = ()) -> None:
         """Take an image with what its records came to.
 
-        An image of which nothing but rejects is left is not taken: it would pass for one on which nothing is to be seen.
+        An image of which nothing is left but records that are at fault is not taken: it would pass for one on which nothing
+        is to be seen.
         """
         boxes: list[LabelledBox] = []
         rejects: list[Reject] = []
         for record in records:
+            self.records += 1
+            if self.records > LIMIT_RECORDS:
+                raise DeliveryError(
+                    f"{image.place}: more than {LIMIT_RECORDS:,} boxes in one delivery; give it in parts"
+                )
             if isinstance(record, LabelledBox):
                 boxes.append(record)
             else:
                 rejects.append(record)
         found = self.sent.find(image)
         self.rejects += [replace(reject, frame_id=found.frame_id) for reject in rejects] if found else rejects
-        if boxes or not rejects:
+        if boxes or all(reject.kind in NO_FAULT for reject in rejects):
             self.images.append(replace(image, boxes=tuple(boxes)))
+
+    def reject(self, place: str, kind: str, reason: str, frame_id: str | None = None) -> None:
+        """Put down what is of no image that could be taken."""
+        self.rejects.append(Reject(place, kind, reason, frame_id))
 
     def labels(self) -> Labels:
         """Give what was read."""
@@ -91,9 +106,9 @@ def number(value: object) -> float | None:
 
 
 def size_px(value: object) -> int | None:
-    """Take the width or height of an image; None for what is none, and for the 0 that some tools write."""
+    """Take the width or height of an image; None for what is no whole number, and for the 0 that some tools write."""
     found = number(value)
-    return int(found) if found is not None and math.isfinite(found) and found >= 1 else None
+    return int(found) if found is not None and found.is_integer() and 0 < found < 2**31 else None
 
 
 def text_or_none(value: object) -> str | None:
@@ -111,7 +126,7 @@ def digest_beside(file: File) -> str | None:
             parents.append(Path(*parts))
             break
     for parent in parents:
-        for ending in _IMAGE_ENDINGS:
+        for ending in IMAGE_ENDINGS:
             image = parent / f"{PurePosixPath(file.path.name).stem}{ending}"
             if image.is_file() and not image.is_symlink():
                 return hashlib.sha256(read_bytes(image)).hexdigest()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Reject
-from mining.vendors.untrusted import files_of, opened_zip
+from mining.vendors.labels import LabelledBox, Reject
+from mining.vendors.reading import number, size_px
 
 _T = TypeVar("_T")
 
@@ -25,50 +23,17 @@ class Unsupported(Exception):
     """A shape that no box can stand for; the message names it."""
 
 
-@dataclass(slots=True)
-class Found:
-    """What a reader has found so far."""
-
-    images: list[LabelledImage] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-
-    def reject(self, place: str, kind: str, reason: str, frame_id: str | None = None) -> None:
-        """Put down something that is not taken in."""
-        self.rejects.append(Reject(place, kind, reason, frame_id))
-
-    def boxes(
-        self,
-        places: Iterable[tuple[str, Any]],
-        read: Callable[[str, Any], list[LabelledBox]],
-        frame_id: str | None,
-    ) -> tuple[LabelledBox, ...]:
-        """Read each (place, record) with ``read(place, record)``; what it cannot read is put down as a reject."""
-        boxes: list[LabelledBox] = []
-        for place, record in places:
-            try:
-                boxes += read(place, record)
-            except Unreadable as error:
-                self.reject(place, "unreadable", str(error), frame_id)
-            except Unsupported as error:
-                self.reject(place, "unsupported", str(error), frame_id)
-        return tuple(boxes)
-
-    def labels(self) -> Labels:
-        """Return what was found."""
-        return Labels(tuple(self.images), tuple(self.rejects))
-
-
-def delivered_files(paths: Sequence[Path], endings: Collection[str]) -> Iterator[tuple[str, Path]]:
-    """Yield (name for messages, file) of files, folders and zips; a zip's files are there until the next is asked for."""
-    for path in paths:
-        with opened_zip(path) as opened:
-            files = files_of(opened, endings)
-            if not files:
-                raise DeliveryError(
-                    f"{path}: holds no {' or '.join(sorted(endings))} file; give the label file"
-                )
-            for file in files:
-                yield (path.name if file == path else file.relative_to(opened).as_posix()), file
+def boxes_of(
+    places: Iterable[tuple[str, Any]], read: Callable[[str, Any], list[LabelledBox]]
+) -> Iterator[LabelledBox | Reject]:
+    """Read each (place, record) with ``read(place, record)``; what it cannot read comes out as a reject."""
+    for place, record in places:
+        try:
+            yield from read(place, record)
+        except Unreadable as error:
+            yield Reject(place, "unreadable", str(error))
+        except Unsupported as error:
+            yield Reject(place, "unsupported", str(error))
 
 
 def take(record: Any, key: str, kind: type[_T]) -> _T:
@@ -85,33 +50,21 @@ def may(record: Any, key: str, kind: type[_T]) -> _T | None:
     return value if isinstance(value, kind) else None
 
 
-def number(record: Any, key: str) -> float:
+def number_of(record: Any, key: str) -> float:
     """Take a number; a text that is one counts. NaN and infinity pass: the checks after reading count them."""
     value = record.get(key) if isinstance(record, dict) else None
     if value is None:
         raise Unreadable(f"no {key}")
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except ValueError:
-        raise Unreadable(f"{key} is no number: {str(value)[:40]!r}") from None
+    found = number(value)
+    if found is None:
+        raise Unreadable(f"{key} is no number: {str(value)[:40]!r}")
+    return found
 
 
 def size(record: Any, width_key: str = "width", height_key: str = "height") -> tuple[int | None, int | None]:
     """Take an image's size in pixels; None where it is not a whole number."""
-    width, height = (_whole(record, key) for key in (width_key, height_key))
-    return width, height
-
-
-def _whole(record: Any, key: str) -> int | None:
-    try:
-        value = number(record, key)
-    except Unreadable:
-        return None
-    return int(value) if math.isfinite(value) and value == int(value) and 0 < value < 2**31 else None
+    fields = record if isinstance(record, dict) else {}
+    return size_px(fields.get(width_key)), size_px(fields.get(height_key))
 
 
 def text_of(value: Any) -> str | None:

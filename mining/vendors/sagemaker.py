@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
-from mining.vendors.records import Found, delivered_files, may, number, size, take
-from mining.vendors.untrusted import BadLine, parse_json, read_json_records, wrong_format
+from mining.vendors.reading import Reading, opened
+from mining.vendors.records import boxes_of, may, number_of, size, take
+from mining.vendors.untrusted import BadLine, parse_json, read_json_records
 
 _OURS = "mining-preannotations"
 """Label attribute and job name of the pre-annotations. A job that adjusts them puts its own name there."""
@@ -71,22 +73,23 @@ def _line(image: DeliveredImage, class_id: dict[str, int]) -> dict[str, object]:
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     """Read output manifests, and consolidation requests, which have each worker's boxes apart."""
-    found = Found()
-    for name, file in delivered_files(files, {".manifest", ".json", ".jsonl"}):
-        records = list(read_json_records(file))
-        if records and not any(_is_line(line) or _is_request(line) for _, line in records):
-            raise wrong_format(file, "SageMaker manifest (lines with source-ref)")
-        for count, line in records:
-            place = f"{name}: line {count}"
-            if isinstance(line, BadLine):
-                found.reject(place, line.kind, line.reason)
-            elif _is_line(line):
-                _read_line(line, place, found)
-            elif _is_request(line):
-                _read_request(line, place, sent, found)
-            else:
-                found.reject(place, "unreadable", "no source-ref")
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".manifest", ".json", ".jsonl")) as found:
+        for file in found:
+            records = list(read_json_records(file.path))
+            if records and not any(_is_line(line) or _is_request(line) for _, line in records):
+                raise wrong_format(file.path, "SageMaker manifest (lines with source-ref)")
+            for count, line in records:
+                place = f"{file.name}: line {count}"
+                if isinstance(line, BadLine):
+                    reading.reject(place, line.kind, line.reason)
+                elif _is_line(line):
+                    _read_line(line, place, reading)
+                elif _is_request(line):
+                    _read_request(line, place, sent, reading)
+                else:
+                    reading.reject(place, "unreadable", "no source-ref")
+    return reading.labels()
 
 
 def _is_line(line: Any) -> bool:
@@ -97,7 +100,7 @@ def _is_request(line: Any) -> bool:
     return isinstance(line, dict) and "datasetObjectId" in line and isinstance(line.get("annotations"), list)
 
 
-def _read_line(line: dict[str, Any], place: str, found: Found) -> None:
+def _read_line(line: dict[str, Any], place: str, reading: Reading) -> None:
     frame_id = may(line, "frame_id", str)
     chosen: tuple[str, dict[str, Any], dict[str, Any]] | None = None
     for key, label in line.items():
@@ -111,7 +114,7 @@ def _read_line(line: dict[str, Any], place: str, found: Found) -> None:
     if chosen is None:
         reasons = [may(value, "failure-reason", str) for value in line.values()]
         reason = next((text for text in reasons if text), "nobody has labelled it")
-        found.reject(place, "skipped", reason, frame_id)
+        reading.reject(place, "skipped", reason, frame_id)
         return
     _, label, metadata = chosen
     classes = may(metadata, "class-map", dict) or {}
@@ -121,10 +124,10 @@ def _read_line(line: dict[str, Any], place: str, found: Found) -> None:
         return [_box(where, entry, may(classes, class_id, str) or class_id)]
 
     sizes = may(label, "image_size", list) or [None]
-    _add(found, place, line, sizes[0], [*enumerate(label["annotations"], start=1)], box, None)
+    _add(reading, place, line, sizes[0], [*enumerate(label["annotations"], start=1)], box, None)
 
 
-def _read_request(request: dict[str, Any], place: str, sent: Sent, found: Found) -> None:
+def _read_request(request: dict[str, Any], place: str, sent: Sent, reading: Reading) -> None:
     """Read one object of a consolidation request: an annotation a worker, whose content is JSON as text."""
     # Objects are numbered from 0 in the order of the input manifest.
     index = str(request["datasetObjectId"])
@@ -147,7 +150,7 @@ def _read_request(request: dict[str, Any], place: str, sent: Sent, found: Found)
         )
         if answer is None:
             reason = content.reason if isinstance(content, BadLine) else "no boundingBoxes"
-            found.reject(where, "unreadable", reason, about["frame_id"])
+            reading.reject(where, "unreadable", reason, about["frame_id"])
             continue
 
         def box(box_place: str, entry: Any) -> list[LabelledBox]:
@@ -155,11 +158,11 @@ def _read_request(request: dict[str, Any], place: str, sent: Sent, found: Found)
 
         entries = [*enumerate(answer["boundingBoxes"], start=1)]
         worker = may(annotation, "workerId", str)
-        _add(found, where, about, may(answer, "inputImageProperties", dict), entries, box, worker)
+        _add(reading, where, about, may(answer, "inputImageProperties", dict), entries, box, worker)
 
 
 def _add(
-    found: Found,
+    reading: Reading,
     place: str,
     line: dict[str, Any],
     image_size: Any,
@@ -169,7 +172,7 @@ def _add(
 ) -> None:
     frame_id = may(line, "frame_id", str)
     width, height = size(image_size)
-    found.images.append(
+    reading.take(
         LabelledImage(
             place=place,
             file_name=line["source-ref"],
@@ -178,12 +181,12 @@ def _add(
             width_px=width,
             height_px=height,
             annotator=worker,
-            boxes=found.boxes([(f"{place}, box {n}", entry) for n, entry in entries], box, frame_id),
-        )
+        ),
+        boxes_of([(f"{place}, box {n}", entry) for n, entry in entries], box),
     )
 
 
 def _box(place: str, entry: Any, class_name: str) -> LabelledBox:
-    left, top = number(entry, "left"), number(entry, "top")
-    corners = (left, top, left + number(entry, "width"), top + number(entry, "height"))
+    left, top = number_of(entry, "left"), number_of(entry, "top")
+    corners = (left, top, left + number_of(entry, "width"), top + number_of(entry, "height"))
     return LabelledBox(class_name, *corners, place=place)

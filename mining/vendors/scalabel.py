@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
+from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
-    Found,
     Unreadable,
     Unsupported,
     around,
-    delivered_files,
+    boxes_of,
     may,
-    number,
+    number_of,
     size,
     take,
 )
-from mining.vendors.untrusted import read_json, wrong_format
+from mining.vendors.untrusted import read_json
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
@@ -33,7 +34,8 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
         {
             "name": image.file_name,
             "url": image.uri,
-            "videoName": image.drive_id,
+            # Of a recording: a drive has several cameras, whose frames have the same numbers.
+            "videoName": image.recording_id,
             "frameIndex": image.frame_index,
             "timestamp": int(image.captured_at.timestamp() * 1000),
             "size": {"width": image.width_px, "height": image.height_px},
@@ -61,23 +63,24 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     """Read a list of frames, or ``{"frames": [...]}``. A frame without ``labels`` has nothing on it, as in BDD100K."""
-    found = Found()
-    for name, file in delivered_files(files, {".json"}):
-        document = read_json(file)
-        frames = document.get("frames") if isinstance(document, dict) else document
-        if not isinstance(frames, list) or (frames and not any(_is_frame(frame) for frame in frames)):
-            raise wrong_format(file, "Scalabel JSON (frames with a name and labels)")
-        for count, frame in enumerate(frames, start=1):
-            place = f"{name}: frame {count}"
-            if _is_frame(frame):
-                _read_frame(frame, place, found)
-            else:
-                found.reject(place, "unreadable", "no name, or labels that are no list")
-        for count, group in enumerate(may(document, "groups", list) or [], start=1):
-            for index, _ in enumerate(may(group, "labels", list) or [], start=1):
-                place = f"{name}: group {count}, label {index}"
-                found.reject(place, "unsupported", "a label of a group of frames is of no image")
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".json",)) as found:
+        for file in found:
+            document = read_json(file.path)
+            frames = document.get("frames") if isinstance(document, dict) else document
+            if not isinstance(frames, list) or (frames and not any(_is_frame(frame) for frame in frames)):
+                raise wrong_format(file.path, "Scalabel JSON (frames with a name and labels)")
+            for count, frame in enumerate(frames, start=1):
+                place = f"{file.name}: frame {count}"
+                if _is_frame(frame):
+                    _read_frame(frame, place, reading)
+                else:
+                    reading.reject(place, "unreadable", "no name, or labels that are no list")
+            for count, group in enumerate(may(document, "groups", list) or [], start=1):
+                for index, _ in enumerate(may(group, "labels", list) or [], start=1):
+                    place = f"{file.name}: group {count}, label {index}"
+                    reading.reject(place, "unsupported", "a label of a group of frames is of no image")
+    return reading.labels()
 
 
 _FRAME = {"labels", "videoName", "frameIndex", "timestamp", "size", "attributes"}
@@ -92,13 +95,13 @@ def _is_frame(frame: Any) -> bool:
     )
 
 
-def _read_frame(frame: dict[str, Any], place: str, found: Found) -> None:
+def _read_frame(frame: dict[str, Any], place: str, reading: Reading) -> None:
     attributes = may(frame, "attributes", dict)
     frame_id = may(attributes, "frame_id", str)
     labels = may(frame, "labels", list) or []
     places = [(f"{place}, label {count}", label) for count, label in enumerate(labels, start=1)]
     width, height = size(may(frame, "size", dict))
-    found.images.append(
+    reading.take(
         LabelledImage(
             place=place,
             file_name=frame["name"],
@@ -106,8 +109,8 @@ def _read_frame(frame: dict[str, Any], place: str, found: Found) -> None:
             sha256=may(attributes, "sha256", str),
             width_px=width,
             height_px=height,
-            boxes=found.boxes(places, _label, frame_id),
-        )
+        ),
+        boxes_of(places, _label),
     )
 
 
@@ -115,7 +118,7 @@ def _label(place: str, label: Any) -> list[LabelledBox]:
     category = take(label, "category", str)
     box, polygons = may(label, "box2d", dict), may(label, "poly2d", list)
     if box is not None:
-        corners = tuple(number(box, key) for key in ("x1", "y1", "x2", "y2"))
+        corners = tuple(number_of(box, key) for key in ("x1", "y1", "x2", "y2"))
     elif polygons:
         corners = around([point for polygon in polygons for point in _vertices(polygon)])
     else:
@@ -132,4 +135,4 @@ def _vertices(polygon: Any) -> list[tuple[float, float]]:
         raise Unsupported("an open line has no box")
     if not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise Unreadable("vertices that are no pairs")
-    return [(number({"x": x}, "x"), number({"y": y}, "y")) for x, y in points]
+    return [(number_of({"x": x}, "x"), number_of({"y": y}, "y")) for x, y in points]

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mining.vendors.delivery import DeliveredImage, Delivery
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Sent
+from mining.vendors.reading import Reading, opened
 from mining.vendors.records import (
-    Found,
     Unsupported,
     around,
-    delivered_files,
+    boxes_of,
     may,
-    number,
+    number_of,
     size,
     take,
 )
-from mining.vendors.untrusted import BadLine, read_json_records, wrong_format
+from mining.vendors.untrusted import BadLine, read_json_records
 
 
 def write_manifest(delivery: Delivery, folder: Path) -> None:
@@ -85,27 +86,28 @@ def _uuid(image: DeliveredImage, index: int) -> str:
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
     """Read tasks or callbacks with a response: JSON, a list of it, or JSON lines."""
-    found = Found()
-    for name, file in delivered_files(files, {".json", ".jsonl", ".ndjson"}):
-        records = list(read_json_records(file))
-        if records and not any(_is_task(record) for _, record in records):
-            raise wrong_format(file, "Scale task with a response")
-        for count, record in records:
-            place = f"{name}: task {count}"
-            if isinstance(record, BadLine):
-                found.reject(place, record.kind, record.reason)
-            elif _is_task(record):
-                _read_task(record, place, found)
-            else:
-                found.reject(place, "unreadable", "no task_id")
-    return found.labels()
+    reading = Reading(sent)
+    with opened(files, (".json", ".jsonl", ".ndjson")) as found:
+        for file in found:
+            records = list(read_json_records(file.path))
+            if records and not any(_is_task(record) for _, record in records):
+                raise wrong_format(file.path, "Scale task with a response")
+            for count, record in records:
+                place = f"{file.name}: task {count}"
+                if isinstance(record, BadLine):
+                    reading.reject(place, record.kind, record.reason)
+                elif _is_task(record):
+                    _read_task(record, place, reading)
+                else:
+                    reading.reject(place, "unreadable", "no task_id")
+    return reading.labels()
 
 
 def _is_task(record: Any) -> bool:
     return isinstance(record, dict) and ("task_id" in record or "response" in record)
 
 
-def _read_task(record: dict[str, Any], place: str, found: Found) -> None:
+def _read_task(record: dict[str, Any], place: str, reading: Reading) -> None:
     # A callback has the task inside; the API's answer is the task.
     task = may(record, "task", dict) or record
     params = may(task, "params", dict)
@@ -115,14 +117,14 @@ def _read_task(record: dict[str, Any], place: str, found: Found) -> None:
     annotations = may(may(record, "response", dict) or may(task, "response", dict), "annotations", list)
     status = may(record, "status", str) or may(task, "status", str) or "completed"
     if status != "completed" or (annotations is None and "response" not in record):
-        found.reject(place, "skipped", f"the task is {status}, without a response", frame_id)
+        reading.reject(place, "skipped", f"the task is {status}, without a response", frame_id)
         return
     if annotations is None:
-        found.reject(place, "unreadable", "a response without a list of annotations", frame_id)
+        reading.reject(place, "unreadable", "a response without a list of annotations", frame_id)
         return
     places = [(f"{place}, annotation {count}", entry) for count, entry in enumerate(annotations, start=1)]
     width, height = size(metadata)
-    found.images.append(
+    reading.take(
         LabelledImage(
             place=place,
             file_name=may(params, "attachment", str) or may(task, "attachment", str),
@@ -131,8 +133,8 @@ def _read_task(record: dict[str, Any], place: str, found: Found) -> None:
             width_px=width,
             height_px=height,
             annotator=may(record, "worker_id", str),
-            boxes=found.boxes(places, _annotation, frame_id),
-        )
+        ),
+        boxes_of(places, _annotation),
     )
 
 
@@ -143,8 +145,8 @@ def _annotation(place: str, entry: Any) -> list[LabelledBox]:
         raise Unsupported(f"{kind[:40]} has no box")
     if kind == "polygon" or isinstance(entry.get("vertices"), list):
         points = take(entry, "vertices", list)
-        corners = around([(number(point, "x"), number(point, "y")) for point in points])
+        corners = around([(number_of(point, "x"), number_of(point, "y")) for point in points])
     else:
-        left, top = number(entry, "left"), number(entry, "top")
-        corners = (left, top, left + number(entry, "width"), top + number(entry, "height"))
+        left, top = number_of(entry, "left"), number_of(entry, "top")
+        corners = (left, top, left + number_of(entry, "width"), top + number_of(entry, "height"))
     return [LabelledBox(label, *corners, place=place)]

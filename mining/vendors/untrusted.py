@@ -21,15 +21,16 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from mining.vendors.guess import looks_like_text, magic
 from mining.vendors.labels import DeliveryError
 
 LIMIT_BYTES = 500_000_000
 """Of one file."""
 LIMIT_DEPTH = 200
-"""Of nested elements of an XML file; JSON's is the interpreter's recursion limit."""
-LIMIT_PARTS = 10_000_000
-"""Objects, lists or elements of one file: a text of brackets alone takes twenty times its size in memory."""
-LIMIT_VALUES = 50_000_000
+"""Of nested elements of an XML file, and of folders; JSON's is the interpreter's recursion limit."""
+LIMIT_PARTS = 4_000_000
+"""Objects, lists, elements or lines of one file: a text of brackets alone takes twenty times its size in memory."""
+LIMIT_VALUES = 12_000_000
 """Values or attributes of one file."""
 LIMIT_BAD_LINES = 10_000
 """Lines that are no JSON; a file with more of them is no file of JSON lines."""
@@ -76,8 +77,8 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        if _magic(content):
-            raise DeliveryError(f"{path}: {_magic(content)}; give the label file") from None
+        if magic(content):
+            raise DeliveryError(f"{path}: {magic(content)}; give the label file") from None
         raise DeliveryError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     if "\0" in text:
         wide = len(content) > 1 and 0 in content[:2] and any(content[:2])
@@ -86,41 +87,21 @@ def read_text(path: Path) -> str:
     return text
 
 
+def read_lines(path: Path, separators: str) -> str:
+    """Read text of a record a line, whose values stand between ``separators``."""
+    text = read_text(path)
+    _check_density(path, text, "\n", separators)
+    return text
+
+
 def read_json(path: Path) -> Any:
     """Read one JSON value. NaN and Infinity come out as such floats; a key that stands twice is refused."""
-    text = read_text(path)
-    _check_density(path, text, "{[", ",")
-    if not text.strip():
-        raise DeliveryError(f"{path}: empty")
-    try:
-        return _json(text)
-    except json.JSONDecodeError as error:
-        raise DeliveryError(
-            f"{path}: no JSON (line {error.lineno}: {error.msg}); it looks like {_looks_like_text(text)}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise DeliveryError(f"{path}: JSON that cannot be read: {_json_fault(error)}") from None
+    return _json_value(path, _json_text(path))
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number from 1, value) for each line that is not blank; a line that does not parse is a ``BadLine``."""
-    text = read_text(path)
-    _check_density(path, text, "{[", ",")
-    bad_lines, any_json = 0, False
-    for number, line in enumerate(_lines(text), start=1):
-        if not line.strip():
-            continue
-        value = parse_json(line)
-        bad = isinstance(value, BadLine)
-        bad_lines += bad
-        any_json = any_json or not bad or value.kind == "glued"
-        if bad_lines > LIMIT_BAD_LINES:
-            raise DeliveryError(
-                f"{path}: more than {LIMIT_BAD_LINES:,} lines are no JSON; it looks like {_looks_like_text(text)}"
-            )
-        yield number, value
-    if not any_json:
-        raise DeliveryError(f"{path}: no line is JSON; it looks like {_looks_like_text(text)}")
+    yield from _json_lines(path, _json_text(path))
 
 
 def parse_json(text: str) -> Any:
@@ -136,14 +117,13 @@ def parse_json(text: str) -> Any:
 
 def read_json_records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (number from 1, record) of a JSON list, of one JSON object, or of JSON lines, as ``read_json_lines`` does."""
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        yield from enumerate(read_json(path), start=1)
+    text = _json_text(path)
+    if re.match(r"\s*\[", text):
+        yield from enumerate(_json_value(path, text), start=1)
         return
-    _check_density(path, text, "{[", ",")
     whole = parse_json(text)
     if isinstance(whole, BadLine):
-        yield from read_json_lines(path)
+        yield from _json_lines(path, text)
     else:
         yield 1, whole
 
@@ -179,7 +159,7 @@ def read_xml(path: Path) -> Element:
     try:
         parser.Parse(text, True)
     except expat.ExpatError as error:
-        raise DeliveryError(f"{path}: no XML ({error}); it looks like {_looks_like_text(text)}") from None
+        raise DeliveryError(f"{path}: no XML ({error}); it looks like {looks_like_text(text)}") from None
     return tree.close()
 
 
@@ -208,11 +188,15 @@ def opened_zip(path: Path) -> Iterator[Path]:
             raise
         except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DeliveryError(f"{path}: a zip that cannot be unpacked: {error}") from None
-        yield folder
+        try:
+            yield folder
+        except DeliveryError as error:  # the folder is gone when somebody reads of it
+            raise DeliveryError(str(error).replace(f"{folder}/", f"{path}: ")) from None
 
 
-def files_of(path: Path, endings: Collection[str]) -> list[Path]:
-    """List the files below a folder with one of these endings (``.txt``), sorted; a file is listed as it is.
+def files_of(path: Path, endings: Collection[str] | None = None) -> list[Path]:
+    """List the files below a folder, sorted, where wanted those with one of these endings (``.txt``); a file is listed as
+    it is.
 
     Links within the folder are left out, because what they lead to is listed itself; one that leads out is refused.
     """
@@ -220,34 +204,70 @@ def files_of(path: Path, endings: Collection[str]) -> list[Path]:
         raise DeliveryError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    wanted = {ending.lower() for ending in endings}
+    wanted = None if endings is None else {ending.lower() for ending in endings}
     home = path.resolve()
     found: list[Path] = []
-    for parent, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            entry = Path(parent) / name
+    # os.walk calls itself for each folder within a folder; so this goes a level at a time.
+    level = [path]
+    for _ in range(LIMIT_DEPTH):
+        below: list[Path] = []
+        for entry in (entry for folder in level for entry in _entries(folder)):
             if entry.is_symlink():
-                if not entry.resolve().is_relative_to(home):
+                if not Path(os.path.realpath(entry)).is_relative_to(home):
                     raise DeliveryError(f"{entry}: a link that leads out of the folder; copy the file there")
-            elif name in files and entry.suffix.lower() in wanted:
+            elif entry.is_dir():
+                below.append(entry)
+            elif wanted is None or entry.suffix.lower() in wanted:
                 found.append(entry)
+        level = below
+    if level:
+        raise DeliveryError(f"{path}: folders nested deeper than {LIMIT_DEPTH}: give the one with the labels")
     return sorted(found)
 
 
-def looks_like(path: Path) -> str:
-    """Name in a few words what a file seems to be, from its beginning; for messages only."""
+def _entries(folder: Path) -> list[Path]:
     try:
-        with path.open("rb") as file:
-            return _looks_like(file.read(65_536))
-    except (OSError, ValueError):
-        return "nothing that can be read"
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DeliveryError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
-def wrong_format(path: Path, expected: str) -> DeliveryError:
-    """Make the error for a file that is another format than was asked for."""
-    return DeliveryError(
-        f"{path}: no {expected}: it looks like {looks_like(path)}; check the file and --vendor"
-    )
+def _json_text(path: Path) -> str:
+    text = read_text(path)
+    _check_density(path, text, "{[", ",")
+    return text
+
+
+def _json_value(path: Path, text: str) -> Any:
+    if not text or text.isspace():
+        raise DeliveryError(f"{path}: empty")
+    try:
+        return _json(text)
+    except json.JSONDecodeError as error:
+        raise DeliveryError(
+            f"{path}: no JSON (line {error.lineno}: {error.msg}); it looks like {looks_like_text(text)}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DeliveryError(f"{path}: JSON that cannot be read: {_json_fault(error)}") from None
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    _check_density(path, text, "\n", "")
+    bad_lines, any_json = 0, False
+    for number, line in enumerate(_lines(text), start=1):
+        if not line.strip():
+            continue
+        value = parse_json(line)
+        bad = isinstance(value, BadLine)
+        bad_lines += bad
+        any_json = any_json or not bad or value.kind == "glued"
+        if bad_lines > LIMIT_BAD_LINES:
+            raise DeliveryError(
+                f"{path}: more than {LIMIT_BAD_LINES:,} lines are no JSON; it looks like {looks_like_text(text)}"
+            )
+        yield number, value
+    if not any_json:
+        raise DeliveryError(f"{path}: no line is JSON; it looks like {looks_like_text(text)}")
 
 
 def _json(text: str) -> Any:
@@ -342,63 +362,10 @@ def _safe_name(path: Path, member: zipfile.ZipInfo) -> str:
         raise DeliveryError(f"{path}: a zip with a link or special file, {name[:100]!r}: not opened")
     if name.startswith("/") or ".." in parts or ":" in parts[0] or not PurePosixPath(name).name:
         raise DeliveryError(f"{path}: a zip with a path that leads elsewhere, {name[:100]!r}: not opened")
+    if len(parts) > LIMIT_DEPTH:
+        raise DeliveryError(f"{path}: a zip of folders nested deeper than {LIMIT_DEPTH}: not opened")
     if member.flag_bits & 0x1:
         raise DeliveryError(f"{path}: a zip with a password; unpack it and give the folder")
     if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DeliveryError(f"{path}: a zip with a rare compression; unpack it and give the folder")
     return name
-
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89PNG", "a PNG image"),
-    (b"PK\x03\x04", "a zip"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"PAR1", "a Parquet file"),
-    (b"%PDF", "a PDF"),
-    (b"SQLite format 3", "a SQLite database"),
-)
-
-# First match wins; each is looked for in the first 64 KiB.
-_TEXT = (
-    (r"<annotations\b", "CVAT XML"),
-    (r"<annotation\b", "Pascal VOC XML"),
-    (r"(?i)\A\s*<(!doctype )?html\b", "a web page"),
-    (r"\A\s*<", "XML"),
-    (r'"source-ref"\s*:', "a SageMaker manifest"),
-    (r'"(was_cancelled|to_name|rectanglelabels|from_name)"\s*:', "Label Studio JSON"),
-    (r'"(data_row|dataRow|DataRow ID|globalKey)"\s*:', "Labelbox JSON"),
-    (r'"(box2d|poly2d|videoName|box3d)"\s*:', "Scalabel / BDD100K JSON"),
-    (r'"(categories|category_id|iscrowd)"\s*:', "COCO JSON"),
-    (r'"(task_id|hypothesis|callback_url)"\s*:', "Scale JSON"),
-    (r"\A\s*[\[{]", "other JSON"),
-    (r"\A\s*\d+( -?[\d.e-]+){4}\s", "YOLO text"),
-    (r"\A\s*[A-Za-z_]+( -?[\d.e-]+){14}", "KITTI text"),
-    (r"\A[^\n,]+(,[^\n,]*)+\n", "CSV"),
-)
-
-
-def _magic(content: bytes) -> str | None:
-    return next((what for magic, what in _MAGIC if content.startswith(magic)), None)
-
-
-def _looks_like(content: bytes) -> str:
-    if (what := _magic(content)) is not None:
-        return what
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _looks_like_text(content.decode("utf-16", errors="replace"))
-    if b"\0" in content[:1000]:
-        return "a binary file"
-    try:
-        content[:65_000].decode()
-    except UnicodeDecodeError as error:
-        if error.end < min(len(content), 65_000) - 4:  # not just a character cut in two
-            return "text in another encoding, or a binary file"
-    return _looks_like_text(content.decode(errors="replace"))
-
-
-def _looks_like_text(text: str) -> str:
-    head = text[:65_536].lstrip("\ufeff")
-    if not head.strip():
-        return "an empty file"
-    return next((what for pattern, what in _TEXT if re.search(pattern, head)), "plain text")

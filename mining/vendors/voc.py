@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from mining.vendors.guess import wrong_format
 from mining.vendors.labels import LabelledBox, LabelledImage, Labels, Reject, Sent
 from mining.vendors.reading import File, Reading, digest_beside, number, opened, size_px
-from mining.vendors.untrusted import read_xml, wrong_format
+from mining.vendors.untrusted import read_xml
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from mining.vendors.delivery import Delivery
+from mining.vendors.guess import looks_like, wrong_format
 from mining.vendors.labels import DeliveryError, LabelledBox, LabelledImage, Labels, Reject, Sent, SentImage
 from mining.vendors.reading import File, Reading, digest_beside, number, opened
-from mining.vendors.untrusted import looks_like, read_text, wrong_format
+from mining.vendors.untrusted import read_lines, read_text
 
 _YAML = (".yaml", ".yml")
 _NAMES = (".names",)
@@ -56,14 +57,13 @@ def write_manifest(delivery: Delivery, folder: Path) -> None:
 
 
 def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
-    """Read a folder, a zip, a ``data.yaml`` with what lies below its folder, or label files alone.
+    """Read a folder, a zip, or files: labels, and where it is there a list of classes.
 
     Classes are named by ``data.yaml``, ``classes.txt`` or ``obj.names``, and where there is none by the list that was
     sent. An image without a label file is not labelled; one with an empty file is labelled as empty.
     """
     reading = Reading(sent)
-    roots = [path.parent if path.suffix.lower() in _YAML and path.is_file() else path for path in files]
-    with opened(roots, (".txt", *_YAML, *_NAMES)) as found:
+    with opened(files, (".txt", *_YAML, *_NAMES)) as found:
         names = _class_names(found, sent)
         labels = [file for file in found if file.path.suffix.lower() == ".txt"]
         if any("labels" in PurePosixPath(file.name).parts[:-1] for file in labels):
@@ -73,7 +73,9 @@ def read_labels(files: Sequence[Path], sent: Sent) -> Labels:
                 file for file in labels if file.path.name not in _NO_LABELS or sent.named(file.path.name)
             ]
         if not labels:
-            raise DeliveryError(f"{files[0]}: holds no label file (labels/NAME.txt); check --vendor")
+            raise DeliveryError(
+                f"{files[0]}: holds no label file (labels/NAME.txt); give their folder, and check --vendor"
+            )
         for file in labels:
             _read(file, names, reading)
     return reading.labels()
@@ -84,7 +86,7 @@ def _read(file: File, names: dict[int, str], reading: Reading) -> None:
         raise wrong_format(file.path, "YOLO label file (lines of: class x y width height)")
     lines = [
         (row, values)
-        for row, line in enumerate(read_text(file.path).splitlines(), start=1)
+        for row, line in enumerate(read_lines(file.path, " \t").splitlines(), start=1)
         if (values := line.split())
     ]
     image = LabelledImage(file.name, file.path.name)
@@ -95,8 +97,8 @@ def _read(file: File, names: dict[int, str], reading: Reading) -> None:
     if sent is None:
         # Shares of an image of unknown size are no boxes.
         said = f"no image of the batch is called {file.path.stem!r}; its {len(lines)} boxes are not read"
-        places = [f"{file.name}: line {row}" for row, _ in lines] or [file.name]
-        reading.rejects += [Reject(place, "no_frame", said) for place in places]
+        for place in [f"{file.name}: line {row}" for row, _ in lines] or [file.name]:
+            reading.reject(place, "no_frame", said)
         return
     has_boxes = any(len(values) in {5, 6} for _, values in lines)
     reading.take(

@@ -57,10 +57,11 @@ def commit_batch(store: Store, batch_id: str, frames: Sequence[int], *, export: 
     sent = [
         {
             "batch_id": batch_id, "frame_id": name(i), "vendor": vendor, "image_uri": f"/out/images/{name(i)}.jpg",
+            "position": position, "file_name": f"images/{name(i)}.jpg", "width_px": 640, "height_px": 480,
             "sha256": f"{vendor}-{i}", "status": "ok",
         }
         for vendor in ("plain", "coco")
-        for i in frames
+        for position, i in enumerate(frames)
     ]  # fmt: skip
     store.commit(
         "export", NIGHT, batch_id, {"exports": table("exports", sent)}, digest="x", images=1, failed=0

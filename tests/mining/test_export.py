@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from mining import blur, config, pipeline
+from mining import blur, config, delivery_place, pipeline
 from mining.blur import blurred
 from mining.committee import committee_of
 from mining.config import Config
 from mining.footage import Defaults, Source, frame_times
 from mining.footage import read as read_frames
+from mining.import_labels import RefusedDelivery, sent_batch
 from mining.schemas import SIGNALS
 from mining.store import Store
 from mining.types import MiningError, UsageError
@@ -241,6 +242,50 @@ def test_context_is_the_footage_around_and_never_labelled(batch: Config, tmp_pat
     assert len(list((folder / "images").iterdir())) == len(list((folder / "labels").iterdir())) == 2
 
 
+def test_frames_have_a_name_and_number_of_their_own_and_no_drive_is_named(
+    batch: Config, tmp_path: Path
+) -> None:
+    folder = export(batch, tmp_path, vendors=WRITERS)
+    frames = json.loads((folder / "scalabel.json").read_text())["frames"]
+    assert len({(frame["videoName"], frame["frameIndex"]) for frame in frames}) == len(frames)
+    drive = b"udacity"
+    named = {name for name, content in files_of(folder).items() if drive in content}
+    assert named == {"frames.csv", "frames.jsonl"}
+
+
+@pytest.mark.parametrize("images", ["zip", "none"])
+def test_a_cvat_task_has_its_images_wherever_the_others_are(
+    batch: Config, tmp_path: Path, images: str
+) -> None:
+    where = {"image_uri": "https://h/{frame_id}.jpg"} if images == "none" else {}
+    folder = export(batch, tmp_path, vendors=["cvat-task"], images=images, **where)
+    with zipfile.ZipFile(folder / "cvat_task.zip") as archive:
+        assert [hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()[1:]] == [
+            image["sha256"] for image in json.loads((folder / "delivery.json").read_text())["images"]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "files"),
+    [
+        ("coco", ["coco.json"]), ("csv", ["boxes.csv"]), ("csv", ["."]), ("cvat", ["cvat.xml"]), ("cvat-task", ["cvat_task.zip"]),
+        ("scalabel", ["scalabel.json"]), ("yolo", ["data.yaml", "labels"]), ("yolo", ["."]),
+    ],
+)  # fmt: skip
+def test_what_went_out_is_no_label(batch: Config, tmp_path: Path, vendor: str, files: list[str]) -> None:
+    folder = export(batch, tmp_path / "out", vendors=WRITERS)
+    export(batch, tmp_path / "out", vendors=["jsonl"])  # the batch went out so, whatever went out later
+    folder = Path(f"{folder}.previous-1")
+    given = [folder / name for name in files]
+    with pytest.raises(RefusedDelivery, match="what went out, unchanged: nobody has labelled it"):
+        pipeline.run_import(batch, BATCH, vendor, given)
+    path = folder / "labels" / f"{exports(batch)[0]['frame_id']}.txt"
+    if vendor == "yolo":
+        path.write_text(path.read_text() + "0 0.5 0.5 0.1 0.1\n")
+        _, found = pipeline.run_import(batch, BATCH, vendor, given, dry_run=True)
+        assert found.frames == 2
+
+
 def test_a_zip_holds_what_the_table_says(batch: Config, tmp_path: Path) -> None:
     folder = export(batch, tmp_path, images="zip", vendors=["coco"])
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -275,6 +320,55 @@ def test_without_images_the_manifests_point_elsewhere(batch: Config, tmp_path: P
         BATCH, (), tuple(SentImage(i["frame_id"], i["file_name"], i["sha256"], 1280, 720) for i in coco)
     )
     assert [sent.named(i["coco_url"]) for i in coco] == list(sent.images)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_labels_are_read_against_what_went_out(shared_data: Path, tmp_path: Path, elsewhere: bool) -> None:
+    """Images of many sizes, whose addresses all end alike, in the order of the manifests: also of a batch from elsewhere."""
+    (tmp_path / "drives" / "walk").mkdir(parents=True)
+    sizes = [(64, 48), (80, 48), (64, 100)]
+    for n, (width_px, height_px) in enumerate(sizes):
+        cv2.imwrite(
+            str(tmp_path / "drives" / "walk" / f"{n}.png"), np.full((height_px, width_px, 3), 90, np.uint8)
+        )
+    (tmp_path / "night.toml").write_text(CONFIG.format(weights=shared_data / "weights"))
+    conf = config.load(tmp_path / "night.toml")
+    pipeline.run_stage("index", conf)
+    store = Store(conf.store_path)
+    chosen_in = Store(tmp_path / "other", create=True) if elsewhere else store
+    committee = committee_of(conf)
+    with store.connect() as con:
+        [(night,)] = con.sql("SELECT night FROM recordings").fetchall()
+        frames = dict(con.sql("SELECT frame_index, frame_id FROM frames").fetchall())
+    ranked = [2, 0, 1]
+    chosen = [
+        {"batch_id": BATCH, "frame_id": frames[n], "committee_id": committee.committee_id, "rank": rank, "arm": "mined",
+         "reason": "", "hardness": 0.9, "estimated_boxes": 2.0}
+        for rank, n in enumerate(ranked, start=1)
+    ]  # fmt: skip
+    chosen_in.commit(
+        "select", night, BATCH, {"slices": table("slices", []), "selections": table("selections", chosen)},
+        digest="x", committee_id=committee.committee_id, chosen_at="2026-03-15",
+    )  # fmt: skip
+    settings = {
+        "to": str(tmp_path / "out"),
+        "images": "none",
+        "image_uri": "https://h/{frame_id}/full.jpg?size=1",
+        "preannotate": "none",
+    }
+    conf = conf.model_copy(
+        update={"export": config.ExportConfig.model_validate(conf.export.model_dump() | settings)}
+    )
+    _, folder = pipeline.run_export(conf, BATCH, chosen_in if elsewhere else None)
+    with store.connect() as con:
+        sent, *_ = sent_batch(store, con, committee.classes, BATCH, "coco")
+    coco = json.loads((Path(folder) / "coco.json").read_text())
+    assert [(i.file_name, i.width_px, i.height_px) for i in sent.images] == [
+        (i["file_name"], i["width"], i["height"]) for i in coco["images"]
+    ]
+    assert [(i.frame_id, i.width_px, i.height_px) for i in sent.images] == [
+        (frames[n], *sizes[n]) for n in ranked
+    ]
 
 
 @pytest.mark.parametrize(
@@ -317,6 +411,18 @@ def test_instructions_say_in_plain_words_why(batch: Config, tmp_path: Path) -> N
     ):  # fmt: skip
         assert words in text
     assert all(plain_words(name) for name, _ in SIGNALS)
+
+
+def test_labelers_are_asked_for_the_classes_of_the_config(batch: Config, tmp_path: Path) -> None:
+    asked = batch.model_copy(update={"labels": config.LabelsConfig(classes=["animal"])})
+    folder = export(asked, tmp_path, vendors=["coco"])
+    text = (folder / "instructions.md").read_text()
+    assert "- animal\n" in text
+    assert "- car" not in text
+    coco = json.loads((folder / "coco.json").read_text())
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    assert list(names.values()) == list(committee_of(batch).classes)  # numbers stay what they are
+    assert {names[a["category_id"]] for a in coco["annotations"]} == {"animal"}
 
 
 # -- blurring --------------------------------------------------------------------------------------------------------
@@ -400,6 +506,30 @@ def test_blurred_patches_are_means() -> None:
     assert np.array_equal(grown[:6], rgb[:6])
 
 
+def test_a_delivery_that_cannot_be_written_leaves_nothing_beside_its_place(
+    batch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_of(export(batch, tmp_path, vendors=["coco"]))
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def stopped(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    for stops in (full, stopped):
+        monkeypatch.setattr("mining.export_batch.write_instructions", stops)
+        with pytest.raises((MiningError, KeyboardInterrupt)):
+            export(batch, tmp_path, vendors=["csv"])
+        assert [path.name for path in tmp_path.iterdir()] == [BATCH]
+        assert files_of(tmp_path / BATCH) == before
+
+
+def test_a_format_that_is_named_twice_is_refused(batch: Config, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'yolo' is there twice"):
+        export(batch, tmp_path, vendors=["yolo", "coco", "yolo"])
+
+
 # -- buckets ---------------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +607,27 @@ def test_an_upload_that_breaks_leaves_nothing_that_looks_whole(
     assert "delivery.json" not in there
     assert exports(batch) == before
     monkeypatch.undo()
+
+
+def test_a_delivery_that_is_moved_aside_is_whole_at_neither_place_until_it_is_at_one(
+    batch: Config, bucket: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(batch, "s3://labels/aside", context_frames=1)
+    old = listed(bucket, f"labels/aside/{BATCH}")
+    moved: list[str] = []
+    move = delivery_place.move
+
+    def seen(files: fs.FileSystem, source: str, target: str) -> None:
+        move(files, source, target)
+        moved.append(target)
+        for place in (BATCH, f"{BATCH}.previous-1"):
+            there = listed(files, f"labels/aside/{place}")
+            assert "delivery.json" not in there or there == old
+
+    monkeypatch.setattr(delivery_place, "move", seen)
+    export(batch, "s3://labels/aside")
+    assert len(moved) == len(old) + 1
+    assert listed(bucket, f"labels/aside/{BATCH}.previous-1") == old
 
 
 def test_a_bucket_that_is_not_there_is_one_line(

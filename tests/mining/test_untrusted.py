@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mining.vendors import untrusted
+from mining.vendors import guess, untrusted
 from mining.vendors.labels import DeliveryError
 from mining.vendors.untrusted import BadLine
 
@@ -30,6 +30,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "json lines": lambda path: list(untrusted.read_json_lines(path)),
     "json records": lambda path: list(untrusted.read_json_records(path)),
     "xml": untrusted.read_xml,
+    "lines": lambda path: untrusted.read_lines(path, " "),
 }
 JSON_READERS = ["json", "json lines", "json records"]
 
@@ -107,6 +108,43 @@ def test_a_small_file_of_very_many_values_is_refused(text: str, tmp_path: Path) 
 def test_a_small_file_of_very_many_elements_is_refused(tmp_path: Path) -> None:
     text = "<a>" + "<b/>" * 11_000_000 + "</a>"
     assert "split it" in _in_a_small_child("xml", _file(tmp_path, text), 500_000_000)
+
+
+@pytest.mark.parametrize("reader", ["lines", "json lines", "json records"])
+def test_a_file_of_very_many_lines_is_refused(reader: str, tmp_path: Path) -> None:
+    assert "split it" in _in_a_small_child(reader, _file(tmp_path, "1\n2" + "\n" * 5_000_000), 500_000_000)
+
+
+def test_a_line_of_very_many_values_is_refused(tmp_path: Path) -> None:
+    assert "split it" in _in_a_small_child("lines", _file(tmp_path, "0 " * 13_000_000), 500_000_000)
+
+
+def test_an_element_of_very_many_attributes_is_refused(tmp_path: Path) -> None:
+    text = "<a " + " ".join(f'b{n}=""' for n in range(13_000_000)) + "/>"
+    assert "split it" in _in_a_small_child("xml", _file(tmp_path, text), 800_000_000)
+
+
+def test_folders_nested_very_deep_are_refused(tmp_path: Path) -> None:
+    """A listing that calls itself for each folder in a folder breaks at a thousand."""
+    deep = tmp_path / "deep"
+    deep.joinpath(*["a"] * 250).mkdir(parents=True)
+    _refused(lambda: untrusted.files_of(deep, {".txt"}), str(deep), "nested deeper than 200")
+    packed = tmp_path / "deep.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a/" * 300 + "b.txt", "x")
+    _refused(lambda: _opened(packed), str(packed), "nested deeper than 200")
+
+
+def test_a_bad_file_in_a_zip_is_named_by_the_zip(tmp_path: Path) -> None:
+    packed = tmp_path / "given.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("job/labels.xml", "<!DOCTYPE a><a/>")
+
+    def read() -> None:
+        with untrusted.opened_zip(packed) as folder:
+            untrusted.read_xml(folder / "job" / "labels.xml")
+
+    assert _refused(read).startswith(f"{packed}: job/labels.xml: XML with a DOCTYPE")
 
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
@@ -264,7 +302,7 @@ def test_any_bytes_are_read_or_refused(content: bytes, tmp_path_factory: pytest.
             read(path)
         except DeliveryError:
             continue
-    assert untrusted.looks_like(path)
+    assert guess.looks_like(path)
 
 
 def _zip(path: Path, members: dict[str, bytes], mode: int = 0, **options: Any) -> Path:
@@ -424,4 +462,4 @@ def test_links_out_of_a_folder_are_refused_and_links_within_left_out(tmp_path: P
     ],
 )
 def test_real_files_are_named(fixture: str, what: str, shared_data: Path) -> None:
-    assert untrusted.looks_like(shared_data / "fixtures" / fixture) == what
+    assert guess.looks_like(shared_data / "fixtures" / fixture) == what

@@ -81,7 +81,7 @@ def test_what_goes_out_comes_back(given: Delivery) -> None:
         assert_same(given, read("coco", folder / "coco.json", sent=sent))
         assert_same(given, read("csv", folder / "boxes.csv", sent=sent))
         # YOLO has no mark: boxes in doubt do not go out in it.
-        assert_same(given, read("yolo", folder / "data.yaml", sent=sent), in_doubt=False)
+        assert_same(given, read("yolo", folder / "data.yaml", folder / "labels", sent=sent), in_doubt=False)
         assert_same(given, read("yolo", folder, sent=sent), in_doubt=False)
         # What was sent is no label until somebody says so.
         (folder / "back.jsonl").write_text(
@@ -396,7 +396,11 @@ def test_yolo_finds_a_renamed_image_by_its_content(tmp_path: Path) -> None:
 def test_yolo_names_come_from_data_yaml(tmp_path: Path, text: str) -> None:
     (tmp_path / "data.yaml").write_text(text)
     yolo_file(tmp_path, "1 .5 .5 .1 .1")
-    assert read("yolo", tmp_path / "data.yaml").images[0].boxes[0].class_name == "pedestrian"
+    for files in ([tmp_path], [tmp_path / "data.yaml", tmp_path / f"{NAME}.txt"]):
+        assert read("yolo", *files).images[0].boxes[0].class_name == "pedestrian"
+    # What is not given is not read: it would be no part of what makes a delivery another one.
+    with pytest.raises(DeliveryError, match="give their folder"):
+        read("yolo", tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize(

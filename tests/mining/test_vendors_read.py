@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mining.vendors import VENDORS
+from mining.vendors.delivery import Delivery
 from mining.vendors.labels import KINDS, DeliveryError, LabelledImage, Labels, Sent, SentImage
 from tests.mining.vendor_deliveries import WRITTEN, as_labelled, plain, sent_of, write
+from tests.mining.vendor_deliveries import image as delivered
 
 SENT = Sent(
     "b", ("car",), tuple(SentImage(f"f{n}", f"images/f{n}.jpg", f"{n:064x}", 100, 50) for n in range(4))
@@ -259,7 +261,54 @@ def test_cvat_shapes_without_a_box_are_reported(shape: str, kind: str, tmp_path:
     text = f'<annotations><image id="0" name="f1.jpg" width="100" height="50">{shape}</image></annotations>'
     labels = _given("cvat", tmp_path, text)
     assert _kinds(labels) == [kind]
-    assert [image.boxes for image in labels.images] == [()]
+    # What is at fault may have been an object: then the image does not pass for an empty one.
+    assert [image.boxes for image in labels.images] == [()] * (kind == "unsupported")
+
+
+@pytest.mark.parametrize("keys", [True, False])
+@pytest.mark.parametrize("vendor", ["label-studio", "labelbox", "sagemaker", "scalabel", "scale"])
+def test_an_image_of_which_only_rejects_are_left_is_not_taken_for_empty(
+    vendor: str, keys: bool, tmp_path: Path
+) -> None:
+    ours = {"frame_id": "f1"} if keys else {}
+    region = _region({**RECT, "x": "left"})
+    content: dict[str, Any] = {
+        "label-studio": [{"data": {"image": "f1.jpg", **ours}, "annotations": [{"result": [region]}]}],
+        "labelbox": {
+            "data_row": {"external_id": "f1.jpg", "global_key": "f1" if keys else "theirs"},
+            "projects": {"p": {"labels": [{"annotations": {"objects": [{"name": "car", "bounding_box": {"left": "?"}}]}}]}},
+        },
+        "sagemaker": {
+            "source-ref": "s3://b/f1.jpg", **ours,
+            "job": {"annotations": [{"class_id": 0, "left": None}]}, "job-metadata": {"class-map": {"0": "car"}},
+        },
+        "scalabel": [{"name": "f1.jpg", "attributes": ours, "labels": [{"category": "car", "box2d": {"x1": "?"}}]}],
+        "scale": {
+            "task_id": "t", "status": "completed", "params": {"attachment": "f1.jpg", "metadata": ours},
+            "response": {"annotations": [{"label": "car", "left": "?"}]},
+        },
+    }  # fmt: skip
+    labels = _given(vendor, tmp_path, content[vendor])
+    assert [(reject.kind, reject.frame_id) for reject in labels.rejects] == [("unreadable", "f1")]
+    assert labels.images == ()
+
+
+def test_cvat_numbers_images_by_name_and_not_by_rank(tmp_path: Path) -> None:
+    """CVAT sorts the images of a task by name (``SortingMethod.LEXICOGRAPHICAL`` is its default)."""
+    ranked = Delivery(
+        "b", ("car",), tuple(delivered(n, name, ()) for n, name in enumerate(("f2", "f0", "f1")))
+    )
+    root = ElementTree.parse(write("cvat", ranked, tmp_path)).getroot()
+    assert [(one.get("id"), one.get("name")) for one in root.iter("image")] == [
+        (str(n), f"images/f{n}.jpg") for n in range(3)
+    ]
+    track = '<track id="0" label="car">' + "".join(
+        f'<box frame="{n}" outside="{n - 1}" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"/>' for n in (1, 2)
+    )
+    video = tmp_path / "video.xml"
+    video.write_text(f"<annotations>{track}</track></annotations>", encoding="utf-8")
+    labels = _read("cvat", video, sent=sent_of(ranked))
+    assert {one.frame_id: len(one.boxes) for one in labels.images} == {"f0": 0, "f1": 1, "f2": 0}
 
 
 def _region(value: dict[str, Any], kind: str = "rectanglelabels", **more: Any) -> dict[str, Any]:

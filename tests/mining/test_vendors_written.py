@@ -188,11 +188,6 @@ def test_the_cvat_task_is_a_zip_of_the_images_and_their_annotations(tmp_path: Pa
         assert archive.testzip() is None
         assert archive.namelist() == ["annotations.xml", *(one.file_name for one in delivery.images)]
         assert archive.read("annotations.xml") == write("cvat", delivery, tmp_path).read_bytes()
-    (tmp_path / delivery.images[1].file_name).unlink()
-    writer = VENDORS["cvat-task"].write_manifest
-    assert writer is not None
-    with pytest.raises(MiningError, match="missing"):
-        writer(delivery, tmp_path)
 
 
 def test_labelbox_predictions_have_the_keys_of_a_real_import_body(tmp_path: Path, shared_data: Path) -> None:
