@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from mining import stop
 from mining.schemas import TABLES
 from mining.text import printable
 from mining.types import MiningError
@@ -53,6 +54,7 @@ def _statements() -> Iterator[str]:
         try:
             line = input("   ...> " if lines else "mining> ")
         except KeyboardInterrupt:
+            stop.forget()
             click.echo()
             lines = []
             continue
@@ -102,6 +104,7 @@ def _answer(statement: str, answer: Callable[[str], None]) -> None:
     except MiningError as error:
         click.echo(printable(str(error)), err=True)
     except KeyboardInterrupt:
+        stop.forget()
         click.echo("stopped", err=True)
 
 

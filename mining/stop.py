@@ -1,32 +1,109 @@
-"""How a job is told to stop, and that it was: some libraries make an error of their own of what a signal handler raises."""
+"""How a job is told to stop: signals become exceptions, also while DuckDB is at a query.
+
+Python runs a signal's handler when the main thread is back in Python code. DuckDB may be a long time in its own, and where it
+does notice, it makes a RuntimeError of what the handler raises. So a thread of ours hears of the signal at once and interrupts
+the queries, and what was heard is remembered.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import signal
+import socket
+import threading
+import time
+import weakref
+from typing import Protocol
 
 from mining.types import Terminated
 
+_INTERRUPTED_FOR_S = 10.0
+
 _seen: list[int] = []
+_heard: list[int] = []
+"""As ``_seen``, and never forgotten."""
+
+
+class Interruptible(Protocol):
+    """A connection of DuckDB's."""
+
+    def interrupt(self) -> None:
+        """End the query that is on, if one is."""
+
+
+_queried: weakref.WeakSet[Interruptible] = weakref.WeakSet()
+_ear: list[socket.socket] = []
 
 
 def listen() -> None:
-    """Have SIGTERM raise ``Terminated`` and Ctrl-C KeyboardInterrupt, and remember it. Ctrl-C stays ignored where it is."""
+    """Have SIGTERM raise ``Terminated`` and Ctrl-C KeyboardInterrupt, and remember it. Ctrl-C stays ignored where it is.
+
+    For the main thread of a program.
+    """
     _seen.clear()
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    if not _ear:
+        hears, told = socket.socketpair()
+        told.setblocking(False)
+        _ear[:] = [hears, told]
+        thread = threading.Thread(target=_hear, args=(hears,), name="stop", daemon=True)
+        thread.start()
+        atexit.register(_deafen, told, thread)
+    signal.set_wakeup_fd(_ear[1].fileno(), warn_on_full_buffer=False)
 
 
 def seen() -> int | None:
-    """Give the signal that told this process to stop; DuckDB, for one, says "Query interrupted" then, a RuntimeError."""
+    """Give the signal that told this process to stop."""
     return _seen[-1] if _seen else None
 
 
+def forget() -> None:
+    """Go on, as a prompt does after Ctrl-C has ended a query."""
+    _seen.clear()
+
+
+def interruptible(connection: Interruptible) -> None:
+    """Have the queries of a connection end when the job is told to stop."""
+    _queried.add(connection)
+
+
+def _deafen(told: socket.socket, thread: threading.Thread) -> None:
+    """End the thread: nothing may hold on to a connection while Python takes itself down."""
+    signal.set_wakeup_fd(-1)
+    told.close()
+    thread.join(timeout=1)
+
+
+def _hear(ear: socket.socket) -> None:
+    told = 0
+    while number := ear.recv(1):
+        if number[0] not in {signal.SIGTERM, signal.SIGINT}:
+            continue
+        # Again and again: between two queries it would be missed.
+        told += 1
+        until = time.monotonic() + _INTERRUPTED_FOR_S
+        while len(_heard) < told and time.monotonic() < until:
+            for connection in list(_queried):
+                with contextlib.suppress(Exception):  # one that is closed
+                    connection.interrupt()
+                del connection
+            time.sleep(0.05)
+        told = len(_heard)  # of two signals at once Python may run the handler once
+
+
 def _terminate(*_: object) -> None:
-    _seen.append(signal.SIGTERM)
+    _note(signal.SIGTERM)
     raise Terminated
 
 
 def _interrupt(*_: object) -> None:
-    _seen.append(signal.SIGINT)
+    _note(signal.SIGINT)
     raise KeyboardInterrupt
+
+
+def _note(number: int) -> None:
+    _seen.append(number)
+    _heard.append(number)

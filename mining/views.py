@@ -17,6 +17,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
+from mining import stop
 from mining.schemas import TABLES
 from mining.types import MiningError, Nights, QueryError, UsageError
 
@@ -130,6 +131,7 @@ def unreadable(error: duckdb.Error) -> MiningError | None:
 
 def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
+    stop.interruptible(con)
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET enable_progress_bar = false")  # it goes to standard output, in among the rows
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables

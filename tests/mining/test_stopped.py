@@ -220,10 +220,12 @@ import os, signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:] = {sys.path!r}
 import duckdb
-from mining import cli, config, pipeline
+from mining import cli, config, pipeline, stop
 def asks(*_, **__):
     threading.Timer(0.5, lambda: os.kill(os.getpid(), {int(number)})).start()
-    duckdb.connect().execute("SELECT count(*) FROM range(100000000000) t(i) WHERE hash(i) % 7 = 3").fetchall()
+    con = duckdb.connect()
+    stop.interruptible(con)
+    con.execute("SELECT count(*) FROM range(100000000000) t(i) WHERE hash(i) % 7 = 3").fetchall()
 pipeline.run_night, config.load = asks, lambda *_: None
 sys.argv = ["mining", "run", "x.toml"]
 cli.main()
