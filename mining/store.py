@@ -124,6 +124,12 @@ class Store:
             temporary.unlink(missing_ok=True)
         sync(path.parent)
 
+    def temporary(self, suffix: str) -> Path:
+        """Path for a file that is being written; whoever asks takes it away or puts it in its place."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{uuid.uuid4().hex}{suffix}"
+
     def write_version(self) -> None:
         """Say that this version wrote the store."""
         self.write_file(
@@ -218,9 +224,8 @@ class Store:
         if key not in packs.keys_of(pack for found in self.packs(stage, night).values() for pack in found):
             return  # only ``compact`` puts shards into packs, and it has the store alone
         with (self.root / "packs.lock").open("a") as file:
-            fcntl.flock(
-                file, fcntl.LOCK_EX
-            )  # of two jobs that do this, the later must know what the other wrote
+            # Of two jobs that do this at once, the later must know what the other wrote.
+            fcntl.flock(file, fcntl.LOCK_EX)
             self.write_packs(stage, night, packs.without(self.packs(stage, night), key))
 
     @property
@@ -375,12 +380,6 @@ class Store:
         """Key of each commit of a night's folder, in order. A store holds many: no ``Path`` is made of each."""
         names = sorted(os.listdir(self.root / "done" / stage / night))
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and name != packs.FILE]
-
-    def temporary(self, suffix: str) -> Path:
-        """Path for a file that is being written; whoever asks takes it away or puts it in its place."""
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{uuid.uuid4().hex}{suffix}"
 
 
 def put(staged: Sequence[tuple[Path, Path]]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -293,6 +294,33 @@ def test_a_reader_that_was_there_before_reads_on(store: Store, small: None) -> N
         assert len(rows_of([store])["recordings"]) == 8
 
 
+def test_readers_beside_it_see_every_row_once(store: Store) -> None:
+    """Of a shard that is committed again meanwhile, its rows or none."""
+    again = {name: store.read(name, NIGHT, "r2") for name in ("scores", "tracks")}
+    all_of_it = {"r1": 3, "r2": 1, "r3": 2, "r4": 4, "r5": 1, "r6": 2}
+    done = threading.Event()
+    seen: list[dict[str, int]] = []
+
+    def read() -> None:
+        while not done.is_set():
+            with Store(store.root).connect() as con:
+                sql = "SELECT recording_id, count(*) FROM scores GROUP BY ALL"
+                seen.append(dict(con.execute(sql).fetchall()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(10):
+            packed(store)
+            collect(store, grace_h=24)
+            store.commit("score", NIGHT, "r2", again, digest="y", committee_id=COMMITTEE)
+    finally:
+        done.set()
+        reader.join()
+    assert len(seen) > 10
+    assert all(counts.get("r2", 1) == 1 and {**counts, "r2": 1} == all_of_it for counts in seen)
+
+
 def test_gc_takes_what_was_replaced_when_it_is_old_enough(store: Store) -> None:
     before, files = rows_of([store]), listed(store)
     packed(store)
@@ -390,17 +418,25 @@ def test_a_packed_shard_that_is_taken_back_is_not_seen_and_can_come_again(store:
     assert len(packs_of(store, "scores")) == 1  # of the later night
 
 
-def test_jobs_that_commit_shards_of_one_pack_at_once_lose_nothing(store: Store) -> None:
+def test_jobs_that_commit_shards_of_one_pack_at_once_lose_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed(store)
     collect(store)
+    real = Store.write_packs
+
+    def slow(self: Store, *what: Any) -> None:
+        time.sleep(0.05)
+        real(self, *what)
+
+    monkeypatch.setattr(Store, "write_packs", slow)
     begin = threading.Barrier(4)
 
     def job(recording: str) -> None:
         mine = Store(store.root)
         begin.wait()
         with mine.writing():
-            for n in range(4):
-                commit(mine, Drive(recording, [n / 10]))
+            commit(mine, Drive(recording, [0.3]))
 
     threads = [threading.Thread(target=job, args=(f"r{n}",)) for n in range(1, 5)]
     for thread in threads:
