@@ -84,16 +84,13 @@ def run(store: Store, nights: Nights | None = None, *, min_files: int, dry_run: 
     """
     report = Compaction(dry_run=dry_run)
     with store.alone():
-        due = [
-            one
-            for stage in STAGES
-            for night in store.nights(stage, nights)
-            if (one := _due(store, stage, night, min_files)) is not None
-        ]
-        with progress("compact", len(due), "nights") as shown:
-            for one in due:
+        everywhere = [(stage, night) for stage in STAGES for night in store.nights(stage, nights)]
+        with progress("compact", len(everywhere), "nights") as shown:
+            for stage, night in everywhere:
                 try:
-                    _put_together(store, one, report)
+                    due = _due(store, stage, night, min_files)
+                    if due is not None:
+                        _put_together(store, due, report)
                 except OSError as error:
                     raise TemporaryError(
                         f"{error.filename or store.root}: cannot write to the store: {error.strerror}; every row is where it "

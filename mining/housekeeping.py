@@ -60,8 +60,8 @@ def verify(store: Store) -> tuple[int, list[Damage]]:
                 for pack in of_table:
                     file = store.pack_file(table, night, pack)
                     reason = damage_of(table, file, pack.rows, pack.sha256)
-                    for key in pack.keys:
-                        in_packs.setdefault((table, night, key), {})[pack.file] = pack.place_of(key)[1]
+                    for key, rows in pack.shards:
+                        in_packs.setdefault((table, night, key), {})[pack.file] = rows
                         if reason is not None:
                             reasons[table, night, key] = f"{file}: {reason}"
                     shown.advance()

@@ -378,8 +378,10 @@ class Store:
 
     def _keys(self, stage: str, night: str) -> list[str]:
         """Key of each commit of a night's folder, in order. A store holds many: no ``Path`` is made of each."""
-        names = sorted(os.listdir(self.root / "done" / stage / night))
-        return [name.removesuffix(".json") for name in names if name.endswith(".json") and name != packs.FILE]
+        names = os.listdir(self.root / "done" / stage / night)
+        return sorted(
+            name.removesuffix(".json") for name in names if name.endswith(".json") and name != packs.FILE
+        )
 
 
 def put(staged: Sequence[tuple[Path, Path]]) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -261,8 +262,10 @@ def test_two_stores_that_share_recordings_give_the_rows_that_they_give_without_p
                 collect(copies[-1])
         again = copies if stores[0] is store else copies[::-1]
         assert rows_of(again) == before
-        names_only = [store.root for store in again]
-        assert len(views.script([Store(root) for root in names_only])) > 0
+        with duckdb.connect() as con:
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(views.script(again))
+            assert read_all(con) == before
 
 
 def test_a_store_and_its_copy_are_one(store: Store, tmp_path: Path) -> None:
@@ -489,12 +492,12 @@ def killed_at(point: int, work: Callable[[], object], monkeypatch: pytest.Monkey
 def test_killed_at_any_point_every_row_is_there_once_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compact, "STAGES", ("index", "score"))
+    monkeypatch.setattr(compact, "STAGES", ("index",))
     store = store_of(tmp_path, *DRIVES[:3])
     packed(store)
     commit(store, Drive("r2", [0.4]))  # a pack with rows that no longer count
     commit(store, Drive("r9", [0.2]))
-    names = ("recordings", "frames", "scores")
+    names = ("recordings", "frames")
     before = rows_of([store], names)
     orphans = 0
     for point in itertools.count():
@@ -504,7 +507,9 @@ def test_killed_at_any_point_every_row_is_there_once_and_the_same_command_goes_o
         orphans += any(copy.root.glob("tmp/*"))
         if was_killed:
             packed(copy)
-        assert len(listed(copy)) == 4 + 8  # detect was left as it is: four shards of two tables
+        assert (
+            len(listed(copy)) == 2 + 16
+        )  # the other stages were left as they are: four shards of four tables
         assert housekeeping.verify(copy)[1] == [], point
         if killed_at(point % 7, lambda copy=copy: collect(copy), monkeypatch):
             collect(copy)
@@ -513,8 +518,8 @@ def test_killed_at_any_point_every_row_is_there_once_and_the_same_command_goes_o
         shutil.rmtree(copy.root)
         if not was_killed:
             break
-    assert point > 20
-    assert orphans > 8
+    assert point > 10
+    assert orphans > 4
 
 
 def test_killed_while_a_packed_shard_is_committed_again_it_has_old_rows_none_or_new_ones(
@@ -720,6 +725,7 @@ min_gap_s = 0.1
 """
 
 
+@pytest.mark.slow
 def test_a_night_goes_on_over_packs_as_it_does_without(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "drives").mkdir()
     shutil.copy(shared_data / "video" / "hifza_dashcam.mp4", tmp_path / "drives")
