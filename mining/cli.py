@@ -818,10 +818,16 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
     "--committee", "committees", multiple=True, metavar="ID",
     help="Also take away the detections, scores and scenes of this committee; may be given again. Batches stay.",
 )  # fmt: skip
+@click.option(
+    "--grace-h", default=24.0, show_default=True, type=click.FloatRange(0),
+    help="Hours for which files stay that `mining compact` has replaced: longer than any reader is at them.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_json_option
-def gc(store_path: Path, committees: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Take away what nobody reads: files of killed jobs, rows without a commit, and committees on request.
+def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: bool, as_json: bool) -> None:
+    """Take away what nobody reads: files of killed jobs, of commits taken back, replaced by packs; committees on request.
+
+    Rows of a committee that lie in packs with those of others take up their space until `mining compact` runs next.
 
     Example: mining gc /data/store --dry-run
     """
@@ -830,7 +836,7 @@ def gc(store_path: Path, committees: tuple[str, ...], dry_run: bool, as_json: bo
 
     store = Store(store_path)
     with store.alone():
-        found = housekeeping.garbage(store, committees)
+        found = housekeeping.garbage(store, committees, grace_h)
         if not dry_run:
             housekeeping.collect(store, found)
     if as_json:
@@ -838,14 +844,49 @@ def gc(store_path: Path, committees: tuple[str, ...], dry_run: bool, as_json: bo
             "files": len(found.files),
             "shards": len(found.shards),
             "size_bytes": found.size_bytes,
+            "waiting": found.waiting,
             "dry_run": dry_run,
         }
         click.echo(json.dumps(counts))
         return
     click.echo(
-        f"{'Would free' if dry_run else 'Freed'} {found.size_bytes / 1e6:.1f} MB: {len(found.files)} files without a commit, "
-        f"{len(found.shards)} shards of committees"
+        f"{'Would free' if dry_run else 'Freed'} {found.size_bytes / 1e6:.1f} MB: {len(found.files)} files without a commit "
+        f"or replaced, {len(found.shards)} shards of committees"
+        + (f"; {found.waiting} more were replaced less than {grace_h:g} h ago" if found.waiting else "")
     )
+
+
+@cli.command()
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.option("--nights", metavar="A..B", help="Only these nights: 2026-03-01, or 2026-03-01..2026-03-14.")
+@click.option(
+    "--min-files", default=10, show_default=True, type=click.IntRange(2),
+    help="Leave a night alone in which a stage has fewer small files.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say what would be put together.")
+@_json_option
+def compact(store_path: Path, nights: str | None, min_files: int, dry_run: bool, as_json: bool) -> None:
+    """Put the small files of each night together, so that queries open few files.
+
+    Readers notice nothing: the old files stay until `mining gc` takes them away, a day later. No job may be writing
+    meanwhile. Exit code 1 where a file is damaged; it is left out, and `mining verify --retract` mends it.
+
+    Example: mining compact /data/store --nights 2026-03-01..2026-03-14
+    """
+    from dataclasses import asdict
+
+    from mining import compact as compacting
+    from mining.store import Store
+
+    span = None if nights is None else nights_of(nights)
+    report = compacting.run(Store(store_path), span, min_files=min_files, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    else:
+        _show_problems(report.problems)
+        click.echo(report.text())
+    if report.problems:
+        raise click.exceptions.Exit(1)
 
 
 @cli.command("config")

@@ -1,8 +1,10 @@
 """``mining verify``: reads the whole store again and says what is not as it was committed. ``mining gc``: takes away what
-nobody reads: files of killed jobs, rows whose commit was taken back, and committees that nobody wants any more."""
+nobody reads: files of killed jobs, rows whose commit was taken back, files that packs replaced, and committees that nobody
+wants any more."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mining import packs
 from mining.migrate import MADE_AGAIN
 from mining.progress import progress
 from mining.schemas import TABLES
@@ -34,23 +37,48 @@ class Damage:
 
 
 def verify(store: Store) -> tuple[int, list[Damage]]:
-    """Read every committed file: its digest, columns and rows must be those of its marker.
+    """Read every committed file: its digest, columns and rows must be those of its marker, a pack's those of its list.
 
     Returns:
         How many shards there are, and what is wrong. A shard that an older mining committed has no digests; its columns and
-        rows are compared all the same.
+        rows are compared all the same. A damaged pack is named for each committed shard that it holds.
     """
+    # Packs before markers, as readers do: see packs.py.
+    found_packs = {
+        (stage, night): store.packs(stage, night) for stage in STAGE_TABLES for night in store.nights(stage)
+    }
     shards = [
         (stage, where, marker) for stage in STAGE_TABLES for where, marker in store.markers(stage).items()
     ]
     found = []
-    with progress("verify", len(shards), "shards") as shown:
+    in_packs: dict[tuple[str, date, str], dict[str, int]] = {}  # table, night, key -> rows by pack
+    count = sum(len(of_table) for of_night in found_packs.values() for of_table in of_night.values())
+    with progress("verify", len(shards) + count, "shards and packs") as shown:
+        reasons: dict[tuple[str, date, str], str] = {}
+        for (_, night), of_night in found_packs.items():
+            for table, of_table in of_night.items():
+                for pack in of_table:
+                    file = store.pack_file(table, night, pack)
+                    reason = damage_of(table, file, pack.rows, pack.sha256)
+                    for key, rows in pack.shards:
+                        in_packs.setdefault((table, night, key), {})[pack.file] = rows
+                        if reason is not None:
+                            reasons[table, night, key] = f"{file}: {reason}"
+                    shown.advance()
         for stage, (night, key), marker in shards:
             for table in STAGE_TABLES[stage]:
-                file = store.table_file(table, night, key)
-                reason = _damage(table, file, marker["rows"][table], marker.get("sha256", {}).get(table))
+                rows, packed = marker["rows"][table], in_packs.get((table, night, key))
+                if packed is None:
+                    file = store.table_file(table, night, key)
+                    reason = damage_of(table, file, rows, marker.get("sha256", {}).get(table))
+                    reason = reason and f"{file}: {reason}"
+                else:
+                    reason = reasons.get((table, night, key))
+                    if reason is None and list(packed.values()) != [rows]:
+                        held = " and ".join(f"{n} in {name}" for name, n in packed.items())
+                        reason = f"{store.table_file(table, night, key)}: {rows} rows were committed, packs hold {held}"
                 if reason is not None:
-                    found.append(Damage(stage, night, key, f"{file}: {reason}"))
+                    found.append(Damage(stage, night, key, reason))
             shown.advance()
     return len(shards), found
 
@@ -63,7 +91,8 @@ def retract(store: Store, damage: Sequence[Damage]) -> int:
     return len(shards)
 
 
-def _damage(table: str, file: Path, rows: int, sha256: str | None) -> str | None:
+def damage_of(table: str, file: Path, rows: int, sha256: str | None) -> str | None:
+    """Say what is wrong with a file that was committed with so many rows and this digest, where one is known."""
     try:
         if sha256 is not None and sha256_of(file) != sha256:
             return "is not the file that was committed"
@@ -87,14 +116,21 @@ class Garbage:
     """What may go, and what it takes."""
 
     files: list[Path] = field(default_factory=list)
-    """Left by killed jobs, or without a commit."""
+    """Left by killed jobs, without a commit, or replaced by packs."""
     shards: list[tuple[str, date, str]] = field(default_factory=list)
     """Commits of committees that were asked to go."""
     size_bytes: int = 0
+    waiting: int = 0
+    """Files that packs replaced so lately that readers may still be at them."""
 
 
-def garbage(store: Store, committees: Sequence[str] = ()) -> Garbage:
+def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
     """Find what may go. The caller holds the store (``Store.alone``), so that no job is writing these very files.
+
+    Args:
+        store: where to look.
+        committees: ids of those whose detections, scores and scenes go too.
+        grace_h: hours for which files stay that a pack has replaced, so that readers who listed them are not broken.
 
     Raises:
         UsageError: a committee that the store does not hold.
@@ -116,7 +152,29 @@ def garbage(store: Store, committees: Sequence[str] = ()) -> Garbage:
         raise UsageError(
             f"the store holds nothing of committee {unknown[0]!r}; it holds: {', '.join(sorted(known)) or 'none'}"
         )
-    found.files = [file for file in _written(store) if file not in kept]
+    going = {
+        store.table_file(table, night, key)
+        for stage, night, key in found.shards
+        for table in STAGE_TABLES[stage]
+    }
+    replaced, young = set[Path](), set[Path]()
+    for stage in STAGE_TABLES:
+        for night in store.nights(stage):
+            for table, of_table in store.packs(stage, night).items():
+                kept.update(store.pack_file(table, night, pack) for pack in of_table)
+                replaced.update(store.table_file(table, night, key) for key in packs.keys_of(of_table))
+            if store.packs_changed_s(stage, night) > time.time() - grace_h * 3600:
+                young.update(
+                    store.root / "tables" / table / f"night={night}" for table in STAGE_TABLES[stage]
+                )
+    for file in _written(store):
+        of_packs = file in replaced or file.name.startswith(packs.PREFIX)
+        if file in going or (file in kept and file not in replaced):
+            continue
+        if of_packs and file.parent in young:
+            found.waiting += 1
+        else:
+            found.files.append(file)
     found.files += [
         path
         for committee in committees

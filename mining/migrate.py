@@ -8,6 +8,7 @@ a new column of ``observations``, say, is in no old file and cannot be guessed. 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,14 +66,14 @@ def run(root: Path) -> MigrationReport:
     with store.alone():
         for stage in STAGE_TABLES:
             for (night, key), marker in store.markers(stage).items():
-                files = {table: store.table_file(table, night, key) for table in STAGE_TABLES[stage]}
-                if all(_has_columns_of(table, file) for table, file in files.items()):
+                tables = STAGE_TABLES[stage]
+                if all(_has_columns_of(table, store.located(table, night, key)[0]) for table in tables):
                     counts = report.kept
                 elif stage in MADE_AGAIN:
                     store.retract(stage, night, key)
                     counts = report.due_again
                 else:
-                    rows = {table: _conformed(table, file) for table, file in files.items()}
+                    rows = {table: _conformed(store, table, night, key) for table in tables}
                     store.conform(stage, night, key, rows, marker)
                     counts = report.rewritten
                 counts[stage] = counts.get(stage, 0) + 1
@@ -94,12 +95,13 @@ def _has_columns_of(table: str, file: Path) -> bool:
     )
 
 
-def _conformed(table: str, file: Path) -> pa.Table:
-    """Read a file with the columns of today: those that it lacks are NULL, those that are no more are left out."""
+def _conformed(store: Store, table: str, night: date, key: str) -> pa.Table:
+    """Read a shard with the columns of today: those that it lacks are NULL, those that are no more are left out."""
     schema = TABLES[table]
-    if not file.exists():  # a table that the stage did not write then
+    try:
+        old = store.read(table, night, key)
+    except FileNotFoundError:  # a table that the stage did not write then
         return schema.empty_table()
-    old = pq.read_table(file, partitioning=None)
     columns = [
         old[name].cast(schema.field(name).type) if name in old.column_names else pa.nulls(len(old), of)
         for name, of in zip(schema.names, schema.types, strict=True)

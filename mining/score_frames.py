@@ -186,9 +186,7 @@ def score_unit(
     """Read a recording's detections, follow its objects, and compute its signals."""
 
     def read(table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        files = [store.table_file(table, unit.night, key) for key in unit.shards]
-        names = None if columns is None else list(columns)
-        return pa.concat_tables(pq.read_table(file, columns=names, partitioning=None) for file in files)
+        return pa.concat_tables(store.read(table, unit.night, key, columns) for key in unit.shards)
 
     frames, detections = read("observations", _OBSERVED), read("detections")
     boxes = committee_boxes(frames, detections, committee, unit.sees)
@@ -230,9 +228,8 @@ def score_unit(
 
 def _index_rows(store: Store, unit: Unit, frames: pa.Table) -> pa.Table:
     """What the index says of each frame, in the order of ``frames``; NULL where it has the frame no longer."""
-    file = store.table_file("frames", unit.night, unit.recording_id)
     columns = ["frame_id", "drive_id", "pts_ns", "captured_at", "latitude_deg", "longitude_deg"]
-    index = pq.read_table(file, columns=columns, partitioning=None)
+    index = store.read("frames", unit.night, unit.recording_id, columns)
     return index.take(pc.index_in(frames["frame_id"], value_set=index["frame_id"].combine_chunks()))
 
 

@@ -3,6 +3,7 @@
     STORE/mining-store.json                              version
     STORE/tables/TABLE/night=YYYY-MM-DD/KEY.parquet      rows
     STORE/done/STAGE/night=YYYY-MM-DD/KEY.json           the commit: written last, names the digest of what went in
+    STORE/done/STAGE/night=YYYY-MM-DD/_packs.json        shards whose rows `mining compact` has put together: see packs.py
     STORE/reference/COMMITTEE.parquet                    what percentiles are taken against
     STORE/tmp/                                           files being written; readers never look here
 
@@ -19,7 +20,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -29,8 +30,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mining import views
+from mining import packs, views
 from mining.lease import Leases
+from mining.packs import Pack, Packs
 from mining.schemas import STORE_VERSION, TABLES
 from mining.types import MiningError, Nights, TemporaryError, UsageError
 
@@ -47,6 +49,7 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "run": ("runs",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
+COMPRESSION = "zstd"
 sql_file = views.sql_file
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,180}")
 
@@ -111,7 +114,7 @@ class Store:
     def write_file(self, path: Path, content: bytes) -> None:
         """Write a file so that it is there wholly or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary(path.suffix)
+        temporary = self.temporary(path.suffix)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -120,7 +123,13 @@ class Store:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync(path.parent)
+
+    def temporary(self, suffix: str) -> Path:
+        """Path for a file that is being written; whoever asks takes it away or puts it in its place."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{uuid.uuid4().hex}{suffix}"
 
     def write_version(self) -> None:
         """Say that this version wrote the store."""
@@ -185,21 +194,19 @@ class Store:
         try:
             for name in STAGE_TABLES[stage]:
                 table = tables[name].cast(TABLES[name])
-                temporary = self._temporary(".parquet")
+                temporary = self.temporary(".parquet")
                 staged.append((temporary, self.table_file(name, night, key)))
-                pq.write_table(table, temporary, compression="zstd")
-                _sync_file(temporary)
+                pq.write_table(table, temporary, compression=COMPRESSION)
+                sync(temporary)
                 sha256[name] = sha256_of(temporary)
             if hide and marker.exists():
                 marker.unlink()
-                _sync_folder(marker.parent)
-            for temporary, final in staged:
-                final.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(temporary, final)
-                _sync_folder(final.parent)
+                sync(marker.parent)
+            put(staged)
         finally:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
+        self._leave_packs(stage, night, key)
         rows = {name: table.num_rows for name, table in tables.items()}
         self.write_file(marker, json.dumps({**notes, "rows": rows, "sha256": sha256}, default=str).encode())
 
@@ -207,7 +214,20 @@ class Store:
         """Take a commit back: its rows are no longer seen."""
         marker = self._marker(stage, night, key)
         marker.unlink(missing_ok=True)
-        _sync_folder(marker.parent)
+        sync(marker.parent)
+
+    def write_packs(self, stage: str, night: date, found: Packs) -> None:
+        """Say which packs of a night count, from now on. The files must lie there; the caller has the store ``alone``."""
+        self.write_file(self._packs_file(stage, night), packs.written(found))
+
+    def _leave_packs(self, stage: str, night: date, key: str) -> None:
+        """Have a shard's rows count no more where they lie in packs: they are in files of its own now."""
+        if key not in packs.keys_of(pack for found in self.packs(stage, night).values() for pack in found):
+            return  # only ``compact`` puts shards into packs, and it has the store alone
+        with (self.root / "packs.lock").open("a") as file:
+            # Of two jobs that do this at once, the later must know what the other wrote.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.write_packs(stage, night, packs.without(self.packs(stage, night), key))
 
     @property
     def leases(self) -> Leases:
@@ -265,19 +285,69 @@ class Store:
             return None
 
     def table_file(self, table: str, night: date, key: str) -> Path:
-        """Path of a shard's rows."""
+        """Path of a shard's own file; its rows may lie in a pack instead: see ``located``."""
         return self.root / "tables" / table / f"night={night.isoformat()}" / f"{_checked(key)}.parquet"
 
-    def committed_files(self, table: str, nights: Nights | None = None) -> list[Path]:
-        """List the files of a table whose shard is committed, in a stable order; of these nights where some are given.
+    def pack_file(self, table: str, night: date, pack: Pack) -> Path:
+        """Path of a pack."""
+        return self.root / "tables" / table / f"night={night.isoformat()}" / pack.file
 
-        Names of markers are all that is read, and only in the folders of ``nights``.
+    def packs(self, stage: str, night: date) -> dict[str, list[Pack]]:
+        """Read the packs of a night by table."""
+        return packs.read(self._packs_file(stage, night))
+
+    def packs_changed_s(self, stage: str, night: date) -> float:
+        """When a night's packs were last written down, in seconds since 1970; 0 where nothing was ever packed."""
+        try:
+            return self._packs_file(stage, night).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def located(self, table: str, night: date, key: str) -> tuple[Path, int, int | None]:
+        """Say where a shard's rows lie: the file, the first row, and how many; None for a file of its own."""
+        for pack in self.packs(_STAGE_OF[table], night).get(table, ()):
+            if key in pack.keys:
+                return self.pack_file(table, night, pack), *pack.place_of(key)
+        return self.table_file(table, night, key), 0, None
+
+    def read(self, table: str, night: date, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the rows of one committed shard. ``FileNotFoundError`` where its file is not there."""
+        file, first, rows = self.located(table, night, key)
+        if rows is None:
+            return pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
+        return packs.read_rows(file, first, rows, columns)
+
+    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Path, views.Shards]:
+        """List the files of a table that hold committed rows, in a stable order; of these nights where some are given.
+
+        Names of markers and a small file a night are all that is read, and only in the folders of ``nights``.
+
+        Returns:
+            Of each pack, the shards in it; nothing of a file that is one shard's own.
         """
-        tables = self.root / "tables" / table
-        return [
-            Path(f"{tables}/{night}/{name.removesuffix('.json')}.parquet")
-            for night, name in self._markers_of(_STAGE_OF[table], nights)
-        ]
+        stage, tables = _STAGE_OF[table], self.root / "tables" / table
+        files: dict[Path, views.Shards] = {}
+        for night in self._night_folders(stage, nights):
+            # In this order: see packs.py.
+            packed = packs.read(self.root / "done" / stage / night / packs.FILE).get(table, ())
+            keys = self._keys(stage, night)
+            if packed:
+                committed = set(keys)
+                for pack in packed:
+                    if not committed.isdisjoint(pack.keys):
+                        files[Path(f"{tables}/{night}/{pack.file}")] = pack.counting(committed)
+                elsewhere = packs.keys_of(packed)
+                keys = [key for key in keys if key not in elsewhere]
+            files.update((Path(f"{tables}/{night}/{key}.parquet"), ()) for key in keys)
+        return files
+
+    def nights(self, stage: str, nights: Nights | None = None) -> list[date]:
+        """List the nights in which a stage has committed, of these where some are given."""
+        return [_date_of(night) for night in self._night_folders(stage, nights)]
+
+    def keys(self, stage: str, night: date) -> list[str]:
+        """List what a stage has committed in a night, in order."""
+        return self._keys(stage, f"night={night.isoformat()}")
 
     def connect(self, *, nights: Nights | None = None, locked: bool = False) -> duckdb.DuckDBPyConnection:
         """Open this store alone: see ``views.connect``."""
@@ -288,25 +358,48 @@ class Store:
     def _marker(self, stage: str, night: date, key: str) -> Path:
         return self.root / "done" / stage / f"night={night.isoformat()}" / f"{_checked(key)}.json"
 
+    def _packs_file(self, stage: str, night: date) -> Path:
+        return self.root / "done" / stage / f"night={night.isoformat()}" / packs.FILE
+
     def _marker_files(self, stage: str) -> Iterator[Path]:
         folder = self.root / "done" / stage
-        return (folder / night / name for night, name in self._markers_of(stage, None))
+        for night in self._night_folders(stage, None):
+            yield from (folder / night / f"{key}.json" for key in self._keys(stage, night))
 
-    def _markers_of(self, stage: str, nights: Nights | None) -> Iterator[tuple[str, str]]:
-        """Night folder and file name of each commit, in order. A store holds many: no ``Path`` is made of each."""
-        folder = self.root / "done" / stage
-        if not folder.is_dir():
-            return
-        for night in sorted(os.listdir(folder)):
-            if night.startswith("night=") and (nights is None or nights[0] <= _date_of(night) <= nights[1]):
-                yield from (
-                    (night, name) for name in sorted(os.listdir(folder / night)) if name.endswith(".json")
-                )
+    def _night_folders(self, stage: str, nights: Nights | None) -> list[str]:
+        try:
+            found = os.listdir(self.root / "done" / stage)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            night
+            for night in found
+            if night.startswith("night=") and (nights is None or nights[0] <= _date_of(night) <= nights[1])
+        )
 
-    def _temporary(self, suffix: str) -> Path:
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{uuid.uuid4().hex}{suffix}"
+    def _keys(self, stage: str, night: str) -> list[str]:
+        """Key of each commit of a night's folder, in order. A store holds many: no ``Path`` is made of each."""
+        names = os.listdir(self.root / "done" / stage / night)
+        return sorted(
+            name.removesuffix(".json") for name in names if name.endswith(".json") and name != packs.FILE
+        )
+
+
+def put(staged: Sequence[tuple[Path, Path]]) -> None:
+    """Move files that are written and synced to where they belong, so that they are still there after a power loss."""
+    for temporary, final in staged:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, final)
+        sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked(key: str) -> str:
@@ -318,14 +411,3 @@ def _checked(key: str) -> str:
 
 def _date_of(folder: str) -> date:
     return date.fromisoformat(folder.removeprefix("night="))
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_sync_folder = _sync_file

@@ -70,7 +70,7 @@ _OF_BATCHES = {
 _OVER_TABLES = ("mined", "truth", "second_look")
 # A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
 _CUT = {"detections", "observations"}
-_SHARD_NUMBER = re.compile(r"-\d{4,}\.parquet$")
+_SHARD_NUMBER = re.compile(r"-\d{4,}$")
 # How DuckDB says that a Parquet file is not there, is cut off, or is none.
 _UNREADABLE = re.compile(
     r"""(?:end of file|File|the pattern|open file|Parquet file) (['"])(.+?\.parquet)\1"""
@@ -82,12 +82,19 @@ _SQL_TYPES = {
 }  # fmt: skip
 
 
+Shards = Sequence[tuple[str | None, int]]
+"""Key and number of rows of each shard in a pack, in the order of its rows; None for the key where the rows do not count.
+Nothing where a file is one shard's own."""
+LeftOut = list[tuple[int, int]]
+"""First and last of rows of a file that are not to be read."""
+
+
 class Committed(Protocol):
     """What is needed of a store: where it lies, and which files of a table are committed."""
 
     root: Path
 
-    def committed_files(self, table: str, nights: Nights | None = None) -> list[Path]:
+    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Path, Shards]:
         """List the committed files of a table; only folders of ``nights`` are looked into."""
         ...
 
@@ -124,8 +131,8 @@ def unreadable(error: duckdb.Error) -> MiningError | None:
     if match is None:
         return None
     return MiningError(
-        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or delete its marker under the store's "
-        "done/ and `mining run CONFIG.toml` makes it again"
+        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or `mining verify STORE --retract` takes "
+        "it back and `mining run CONFIG.toml` makes it again"
     )
 
 
@@ -150,7 +157,10 @@ def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) ->
 
 def script(stores: Sequence[Committed], *, nights: Nights | None = None) -> str:
     """Write the views and macros down as SQL that any DuckDB client runs, with absolute paths."""
-    files = {table: [file.absolute() for file in committed(stores, table, nights)] for table in TABLES}
+    files = {
+        table: {file.absolute(): left_out for file, left_out in committed(stores, table, nights).items()}
+        for table in TABLES
+    }
     return "".join(f"{statement};\n" for statement in statements(files))
 
 
@@ -200,23 +210,54 @@ def save_database(
     return rows
 
 
-def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> list[Path]:
+def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> dict[Path, LeftOut]:
     """List a table's files over all stores; what an earlier one holds of a recording is not taken from a later one too.
 
-    Files are told apart by name; where a recording is cut into shards by the name without the number, for sites may cut it
+    Shards are told apart by key; where a recording is cut into shards by the key without the number, for sites may cut it
     otherwise.
+
+    Returns:
+        Of each file, the rows to leave out: those of a pack that do not count, or that an earlier store holds.
     """
-    files: list[Path] = []
+    files: dict[Path, LeftOut] = {}
     known: set[str] = set()
     for store in stores:
         listed = store.committed_files(table, None if table in _OF_BATCHES else nights)
-        own = {file: _SHARD_NUMBER.sub("", file.name) if table in _CUT else file.name for file in listed}
-        files += [file for file, key in own.items() if table in _SAME_KEY_OTHER_ROWS or key not in known]
-        known.update(own.values())
+        own: set[str] = set()
+        for file, shards in listed.items():
+            if shards:
+                of_pack = [(None if key is None else _uncut(table, key), rows) for key, rows in shards]
+                own.update(key for key, _ in of_pack if key is not None)
+                if any(key is not None and key not in known for key, _ in of_pack):
+                    files[file] = _spans([(key is None or key in known, rows) for key, rows in of_pack])
+                continue
+            key = _uncut(table, file.name.removesuffix(".parquet"))
+            own.add(key)
+            if table in _SAME_KEY_OTHER_ROWS or key not in known:
+                files[file] = []
+        known |= own
     return files
 
 
-def statements(files: dict[str, list[Path]]) -> Iterator[str]:
+def _uncut(table: str, key: str) -> str:
+    return _SHARD_NUMBER.sub("", key) if table in _CUT else key
+
+
+def _spans(parts: Sequence[tuple[bool, int]]) -> LeftOut:
+    """Join rows that lie beside each other, of the parts that are left out."""
+    spans: LeftOut = []
+    first = 0
+    for left_out, rows in parts:
+        if left_out and rows:
+            if spans and spans[-1][1] == first - 1:
+                spans[-1] = (spans[-1][0], first + rows - 1)
+            else:
+                spans.append((first, first + rows - 1))
+        first += rows
+    return spans
+
+
+def statements(files: dict[str, dict[Path, LeftOut]]) -> Iterator[str]:
     """Make the statements that create every view, macro and comment over these files."""
     for table, of_table in files.items():
         yield f'CREATE OR REPLACE VIEW "{table}" AS {_source(table, of_table)}'
@@ -243,17 +284,25 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _source(table: str, files: list[Path]) -> str:
+def _source(table: str, files: dict[Path, LeftOut]) -> str:
     if not files:
         columns = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in TABLES[table])
         return f"SELECT {columns}, NULL::DATE AS night WHERE false"
-    listed = ", ".join(quoted(str(file)) for file in files)
-    source = (
-        f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
-    )
+    whole = [file for file, left_out in files.items() if not left_out]
+    sources = [_rows_of(whole)] * bool(whole)
+    for file, left_out in files.items():
+        if left_out:
+            spans = " OR ".join(f"file_row_number BETWEEN {first} AND {last}" for first, last in left_out)
+            sources.append(f"{_rows_of([file])} WHERE NOT ({spans})")
+    source = " UNION ALL BY NAME ".join(sources)
     if table in _SAME_KEY_OTHER_ROWS and len({file.name for file in files}) < len(files):
         source += " QUALIFY row_number() OVER (PARTITION BY scene_id, committee_id) = 1"
     return source
+
+
+def _rows_of(files: Sequence[Path]) -> str:
+    listed = ", ".join(quoted(str(file)) for file in files)
+    return f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
 
 
 def _over_tables() -> list[str]:

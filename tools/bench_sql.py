@@ -1,13 +1,14 @@
 """How fast is SQL over a large store: "the 2,000 hardest night frames with a pedestrian, at most 5 a drive".
 
-    python tools/bench_sql.py FOLDER [--rows 100000000] [--nights 100] [--shard-rows 250000] [--whole-mined] [--json]
+    python tools/bench_sql.py FOLDER [--rows 100000000] [--nights 100] [--shard-rows 250000] [--whole-mined] [--compact] [--json]
 
 Makes a store of that many scored frames in FOLDER/store (where none is there yet; delete it when done), through
 ``Store.commit``, so files are as the stages write them. What the queries read is random and plausible: drives of two hours
 at two frames a second around one city, the sun where it stood, hardness, classes. Every other column is NULL, and
 ``detections`` is empty: no query here asks it. A shard holds what a few hours of the fleet brought, ``--shard-rows`` rows;
 the stages commit a shard a recording (some 1,200 rows), so such a store stands for one whose files were put together night
-by night. Run it with a smaller ``--shard-rows`` to see what many files cost.
+by night, as `mining compact` does. Run it with a smaller ``--shard-rows`` to see what many files cost, and with ``--compact``
+to have them put together then, and the same queries timed again.
 
 Each query runs in a process of its own, with two threads and a memory limit, three times; the best counts, files are in the
 page cache. The bar: under 5 s and 4 GB over all nights; and a query over some nights lists no other night's folder. Wall
@@ -32,7 +33,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
 
-from mining import views
+from mining import compact, views
 from mining.schemas import TABLES
 from mining.signals.sun import NIGHT_ELEVATION_DEG, sun_elevation_deg
 from mining.store import Store
@@ -66,6 +67,9 @@ def main() -> None:
     parser.add_argument(
         "--whole-mined", action="store_true", help="ask `mined` over all nights too (minutes)"
     )
+    parser.add_argument(
+        "--compact", action="store_true", help="then put the files together, and time it again"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -87,14 +91,7 @@ def main() -> None:
     }
     if options.whole_mined:
         runs["all nights, FROM mined"] = {"view": "mined", "times": 1}
-    found = {}
-    for name, asked in runs.items():
-        found[name] = one = in_child(options.folder, asked)
-        print(
-            f"{name:24} {one['query_s']:7.2f} s ({one['query_cpu_s']:.2f} s of CPU) + {one['connect_s']:.2f} s to connect, "
-            f"{one['peak_bytes'] / 1e9:.2f} GB at its peak, {one['rows']} rows, "
-            f"{one['folders_listed']} night folders and {one['files']} files listed"
-        )
+    found = timed(options.folder, runs)
     whole, part = found["all nights, FROM scores"], found["a week, FROM scores"]
     total_s = whole["query_s"] + whole["connect_s"]
     nights_asked = min(7, options.nights - 1)
@@ -105,12 +102,45 @@ def main() -> None:
         f"{'holds' if holds else 'FAILS'}: {total_s:.2f} s (bar {BAR_S:g}), {whole['peak_bytes'] / 1e9:.2f} GB (bar "
         f"{BAR_BYTES / 1e9:g}), {'only' if only_those else 'MORE THAN'} the nights asked for are listed"
     )
+    compacted = put_together(options.folder, runs) if options.compact else None
     if options.json:
         print(json.dumps({
+            "compacted": compacted,
             "rows": options.rows, "nights": options.nights, "shard_rows": options.shard_rows, "runs": found,
             "total_s": total_s, "bar_s": BAR_S, "peak_bytes": whole["peak_bytes"], "bar_bytes": BAR_BYTES,
             "only_nights_asked": only_those, "holds": holds,
         }))  # fmt: skip
+
+
+def timed(folder: Path, runs: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Run every query, and say what it took."""
+    found = {}
+    for name, asked in runs.items():
+        found[name] = one = in_child(folder, asked)
+        print(
+            f"{name:24} {one['query_s']:7.2f} s ({one['query_cpu_s']:.2f} s of CPU) + {one['connect_s']:.2f} s to connect, "
+            f"{one['peak_bytes'] / 1e9:.2f} GB at its peak, {one['rows']} rows, "
+            f"{one['folders_listed']} night folders and {one['files']} files listed"
+        )
+    return found
+
+
+def put_together(folder: Path, runs: dict[str, dict]) -> dict[str, object]:
+    """Compact the store, and run every query again."""
+    note = folder / "bench_sql.json"
+    note.write_text(
+        json.dumps({**json.loads(note.read_text()), "compacted": True})
+    )  # it is another store from here on
+    started = time.perf_counter()
+    report = compact.run(Store(folder / "store"), min_files=2)
+    seconds = time.perf_counter() - started
+    print(f"compacted in {seconds:.1f} s: {report.files_before} files became {report.files_after}")
+    return {
+        "seconds": seconds,
+        "files_before": report.files_before,
+        "files_after": report.files_after,
+        "runs": timed(folder, runs),
+    }
 
 
 def in_child(folder: Path, asked: dict[str, object]) -> dict[str, float]:
@@ -164,7 +194,8 @@ def make(root: Path, rows: int, nights: int, shard_rows: int) -> None:
     if note.exists():
         if json.loads(note.read_text()) != made:
             sys.exit(
-                f"{root.parent} holds a store made with other numbers ({note}); delete it or name another folder"
+                f"{root.parent} holds a store made with other numbers, or compacted since ({note}); delete it or name another "
+                "folder"
             )
         return
     if root.exists():

@@ -43,7 +43,8 @@ def tables() -> str:
     parts = [
         _SOURCE,
         "# Tables\n\nParquet under `STORE/tables/TABLE/night=YYYY-MM-DD/`. `night` is the partition and a column of "
-        "every view. A value that was not computed is NULL. Boxes are in pixels of the source frame.\n\n"
+        "every view. Read them through the views (`mining sql`, `mining views`): not every file there counts, and after "
+        "`mining compact` one file holds many recordings. A value that was not computed is NULL. Boxes are in pixels of the source frame.\n\n"
         "The view `mined` joins `frames` with recording, scores and observations, and adds `chosen` and `exported`. "
         "[cookbook.md](cookbook.md) asks these tables twenty questions.\n",
     ]
