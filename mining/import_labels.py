@@ -121,9 +121,12 @@ def run(
         kept = unchanged(
             checked.frame, checked.boxes_px, checked.classes, objects.frame, objects.boxes_px, objects.classes
         )
-        found.refused = _against(checked, fit, kept, config)
-        if _went_out_so(content, store.markers("export").get((night, batch_id), {})):
-            found.refused.append("it is what went out, unchanged: nobody has labelled it")
+        went_out = _went_out_so(content, store.markers("export").get((night, batch_id), {}))
+        found.refused = _against(checked, fit, 0 if went_out else kept, config)
+        if went_out:
+            found.refused.append(
+                "it is what went out, unchanged: nobody has labelled it; send the labelers' file"
+            )
         if (found.refused and not accept_bad) or not len(checked.view_frame):
             what = "; ".join(found.refused) or "it labels no image of the batch"
             way_out = "; --accept-bad takes the rest" if len(checked.view_frame) else ""
