@@ -28,7 +28,9 @@ _SOURCE = "<!-- Written by tools/make_docs.py from the code; edit the code inste
 def commands() -> str:
     """Every command with its help, as the terminal shows it."""
     parts = [_SOURCE, "# Commands\n\nEach also answers `--help`.\n"]
-    context = click.Context(cli, info_name="mining", max_content_width=100, terminal_width=100)
+    # As the program runs: click keeps the help option that a command was first shown with.
+    settings = {**cli.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(cli, info_name="mining", **settings)
     parts.append(f"\n```text\n{cli.get_help(context)}\n```\n")
     for name, command in sorted(cli.commands.items()):
         inner = click.Context(

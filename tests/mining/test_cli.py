@@ -25,7 +25,9 @@ def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProc
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_command_has_help_with_an_example(name: str) -> None:
     command = cli.commands[name]
-    text = command.get_help(click.Context(command, info_name=name))
+    text = command.get_help(
+        click.Context(command, info_name=name, parent=click.Context(cli, **cli.context_settings))
+    )
     assert "Example: mining " + name in " ".join(text.split())
     assert f"## mining {name}\n" in (ROOT / "docs" / "commands.md").read_text()
 
