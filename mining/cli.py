@@ -799,11 +799,17 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
         found = {"shards": shards, "damaged": [asdict(one) for one in damage], "retracted": retracted}
         click.echo(json.dumps(found, default=str))
     else:
-        _show_problems([one.reason for one in damage])
+        _show_problems(list(dict.fromkeys(one.reason for one in damage)))  # a pack holds many shards
         click.echo(
             f"{shards} shards, {len({(d.stage, d.night, d.key) for d in damage})} damaged, {retracted} taken back"
         )
     for_people = [one for one in damage if not one.is_made_again]
+    if len(for_people) < len(damage):
+        _say(
+            "`mining run CONFIG.toml` makes them again"
+            if retract
+            else "--retract has the next run make them again"
+        )
     if for_people and retract:
         _say(
             f"{len(for_people)} hold what no run can make again (batches, exports, labels): bring them back from a copy"

@@ -157,7 +157,7 @@ def _is_sound(store: Store, due: _Due, key: str, report: Compaction) -> bool:
     """Tell whether a shard's own files are what was committed: else a pack would make the damage look right."""
     if report.dry_run:
         return True
-    marker = store.digest_of(due.stage, due.night, key)
+    marker = store.marker_of(due.stage, due.night, key)
     if marker is None:  # taken back by hand, since we looked
         return False
     for table in STAGE_TABLES[due.stage]:

@@ -76,7 +76,7 @@ def _shared_out(
     for shard in shards:
         if not store.leases.take(_lease(shard)):
             others.append(shard)
-        elif _committed(store.digest_of("detect", shard.night, shard.key)) == shard.digest:
+        elif _committed(store.marker_of("detect", shard.night, shard.key)) == shard.digest:
             store.leases.drop(_lease(shard))
             report.unchanged += 1
         else:

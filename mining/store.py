@@ -277,7 +277,7 @@ class Store:
             for path in self._marker_files(stage)
         }
 
-    def digest_of(self, stage: str, night: date, key: str) -> dict[str, Any] | None:
+    def marker_of(self, stage: str, night: date, key: str) -> dict[str, Any] | None:
         """What the marker of one commit says; None where it is not committed."""
         try:
             return dict(json.loads(self._marker(stage, night, key).read_bytes()))
