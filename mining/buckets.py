@@ -54,7 +54,9 @@ def is_uri(text: str) -> bool:
 
 
 def check_uri(uri: str, setting: str) -> None:
-    """Refuse a URI that is no place in a bucket; the message names the ``setting`` and holds no secret."""
+    """Refuse a URI that is no place in a bucket; a path is let pass. The message names the ``setting`` and holds no secret."""
+    if "://" not in uri:
+        return
     url = urlsplit(uri)
     shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
     if url.scheme != "s3" or not url.hostname:
