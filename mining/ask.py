@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from mining.places import Place
 from mining.results import Rows, rows_of
 from mining.store import Store
 from mining.types import Nights, QueryError, UsageError
@@ -20,7 +21,7 @@ from mining.views import check_that_it_reads, connect, unreadable
 
 
 def query(
-    stores: Sequence[Path],
+    stores: Sequence[Place],
     text: str,
     *,
     parameters: Mapping[str, Any] | None = None,
@@ -47,7 +48,7 @@ def query(
 
 @contextmanager
 def asked(
-    stores: Sequence[Path],
+    stores: Sequence[Place],
     text: str,
     *,
     parameters: Mapping[str, Any] | None = None,

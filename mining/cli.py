@@ -7,12 +7,13 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import mining
-from mining import stop
+from mining import places, stop
+from mining.places import Place
 from mining.progress import run_id
 from mining.text import one_line, printable
 from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
@@ -20,6 +21,20 @@ from mining.types import MiningError, QueryError, TemporaryError, Terminated, Us
 if TYPE_CHECKING:
     from mining.config import Config
     from mining.types import StageReport
+
+
+class _StorePlace(click.ParamType):
+    name = "store"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Take a folder, or a place in a bucket."""
+        return places.place(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "STORE"
+
+
+STORE = _StorePlace()
 
 # A shared library that OpenCV's wheel expects of the system -> the Debian package that brings it.
 _DEBIAN_PACKAGES = {
@@ -241,10 +256,10 @@ _stage_command("scenes", "Find runs of hard frames.", "mining scenes --config ni
 @_set_option
 @_json_option
 @click.option(
-    "--store", "stores", multiple=True, type=click.Path(path_type=Path),
+    "--store", "stores", multiple=True, type=STORE,
     help="Another site's store, beside the config's other_stores, whose frames are candidates too; may be given again.",
 )  # fmt: skip
-def select(config_path: str, overrides: tuple[str, ...], as_json: bool, stores: tuple[Path, ...]) -> None:
+def select(config_path: str, overrides: tuple[str, ...], as_json: bool, stores: tuple[Place, ...]) -> None:
     """Choose a batch. Exit code 2 where no frame could be chosen.
 
     Example: mining select --config night.toml --set select.budget=500
@@ -568,7 +583,7 @@ def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 _stores_option = click.option(
-    "--store", "store_paths", required=True, multiple=True, type=click.Path(path_type=Path),
+    "--store", "store_paths", required=True, multiple=True, type=STORE,
     help="A store's folder; may be given again: the stores are read as one.",
 )  # fmt: skip
 _nights_option = click.option(
@@ -608,7 +623,7 @@ _nights_option = click.option(
 )
 def sql(
     query: str | None,
-    store_paths: tuple[Path, ...],
+    store_paths: tuple[Place, ...],
     nights: str | None,
     file: Path | None,
     parameters: tuple[str, ...],
@@ -674,7 +689,7 @@ def sql(
 @cli.command()
 @_stores_option
 @_nights_option
-def views(store_paths: tuple[Path, ...], nights: str | None) -> None:
+def views(store_paths: tuple[Place, ...], nights: str | None) -> None:
     """Print the views and macros as SQL that any DuckDB client runs.
 
     They list the files that are committed now, by absolute path: print them again after the next night.
@@ -698,7 +713,7 @@ def views(store_paths: tuple[Path, ...], nights: str | None) -> None:
     type=click.Path(path_type=Path),
     help="The DuckDB file; it is replaced where it is there.",
 )
-def database(store_paths: tuple[Path, ...], nights: str | None, output: Path) -> None:
+def database(store_paths: tuple[Place, ...], nights: str | None, output: Path) -> None:
     """Copy the tables into one DuckDB file, for BI tools; DuckDB 1.0 and newer read it.
 
     Example: mining database --store demo/store --output lake.duckdb --nights 2026-03-01..2026-03-31
@@ -737,10 +752,10 @@ def explain(
 @cli.command()
 @click.argument("batches", nargs=2, metavar="BATCH BATCH")
 @click.option(
-    "--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder."
+    "--store", "store_path", required=True, type=STORE, help="The store's folder, or s3://bucket/prefix."
 )
 @_json_option
-def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
+def diff(batches: tuple[str, str], store_path: Place, as_json: bool) -> None:
     """Compare two batches: settings, arms, slices, drives, and the frames that only one holds.
 
     Example: mining diff 2026-03-14-1f2e3d 2026-03-15-4a5b6c --store store
@@ -755,9 +770,9 @@ def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=STORE)
 @_json_option
-def migrate(store_path: Path, as_json: bool) -> None:
+def migrate(store_path: Place, as_json: bool) -> None:
     """Bring a store that an older mining wrote to the columns of this one.
 
     Recordings, batches and exports stay. Detections, scores and scenes whose columns have changed are due again: the next
@@ -774,12 +789,12 @@ def migrate(store_path: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=STORE)
 @click.option(
     "--retract", is_flag=True, help="Take damaged shards back, so that the next run makes them again."
 )
 @_json_option
-def verify(store_path: Path, retract: bool, as_json: bool) -> None:
+def verify(store_path: Place, retract: bool, as_json: bool) -> None:
     """Read the whole store again: every file must be as it was committed. Exit code 1 where one is not.
 
     Example: mining verify /data/store --retract
@@ -819,7 +834,7 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=STORE)
 @click.option(
     "--committee", "committees", multiple=True, metavar="ID",
     help="Also take away the detections, scores and scenes of this committee; may be given again. Batches stay.",
@@ -830,7 +845,7 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_json_option
-def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: bool, as_json: bool) -> None:
+def gc(store_path: Place, committees: tuple[str, ...], grace_h: float, dry_run: bool, as_json: bool) -> None:
     """Take away what nobody reads: files of killed jobs, of commits taken back, replaced by packs; committees on request.
 
     Rows of a committee that lie in packs with those of others take up their space until `mining compact` runs next.
@@ -863,7 +878,7 @@ def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: b
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=STORE)
 @click.option("--nights", metavar="A..B", help="Only these nights: 2026-03-01, or 2026-03-01..2026-03-14.")
 @click.option(
     "--min-files", default=10, show_default=True, type=click.IntRange(2),
@@ -871,7 +886,7 @@ def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: b
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be put together.")
 @_json_option
-def compact(store_path: Path, nights: str | None, min_files: int, dry_run: bool, as_json: bool) -> None:
+def compact(store_path: Place, nights: str | None, min_files: int, dry_run: bool, as_json: bool) -> None:
     """Put the small files of each night together, so that queries open few files.
 
     Readers notice nothing: the old files stay until `mining gc` takes them away, a day later. No job may be writing

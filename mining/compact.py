@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from mining.housekeeping import damage_of
 from mining.packs import PREFIX, Pack, keys_of
+from mining.places import Place, put, reading, sha256_of
 from mining.progress import progress
 from mining.schemas import TABLES
-from mining.store import COMPRESSION, STAGE_TABLES, Store, put, sha256_of, sync
+from mining.store import COMPRESSION, STAGE_TABLES, Store
 from mining.types import Nights, TemporaryError
 
 STAGES = ("index", "detect", "score")
@@ -130,7 +131,7 @@ def _put_together(store: Store, due: _Due, report: Compaction) -> None:
     if report.dry_run:
         return
     found: dict[str, list[Pack]] = {}
-    staged: list[tuple[Path, Path]] = []
+    staged: list[tuple[Path, Place]] = []
     try:
         for table, of_table in redone.items():
             shards = heapq.merge(
@@ -146,7 +147,8 @@ def _put_together(store: Store, due: _Due, report: Compaction) -> None:
             kept = [pack for pack in due.packs.get(table, ()) if pack not in of_table]
             found[table] = sorted([*kept, *made], key=lambda pack: min(pack.keys))
             report.files_after += len(made)
-        put(staged)
+        for temporary, final in staged:
+            put(temporary, final)
         store.write_packs(due.stage, due.night, found)
     finally:
         for temporary, _ in staged:
@@ -187,9 +189,9 @@ def _own_shards(store: Store, table: str, night: date, keys: Iterable[str]) -> I
         yield key, store.read(table, night, key)
 
 
-def _shards_in(file: Path, pack: Pack, committed: set[str]) -> Iterator[tuple[str, pa.Table]]:
+def _shards_in(file: Place, pack: Pack, committed: set[str]) -> Iterator[tuple[str, pa.Table]]:
     """Yield the shards of a pack whose rows count, in order; a row group at a time is in memory."""
-    with pq.ParquetFile(file) as parquet:
+    with pq.ParquetFile(reading(file)) as parquet:
         groups = iter(range(parquet.num_row_groups))
         left = parquet.schema_arrow.empty_table()
         for key, rows in pack.counting(committed):
@@ -205,7 +207,7 @@ def _written(
     table: str,
     night: date,
     shards: Iterable[tuple[str, pa.Table]],
-    staged: list[tuple[Path, Path]],
+    staged: list[tuple[Path, Place]],
 ) -> list[Pack]:
     """Write shards as packs, under temporary names, which with the places that they belong to go to ``staged``."""
     made: list[Pack] = []
@@ -215,7 +217,6 @@ def _written(
         name = f"{PREFIX}{uuid.uuid4().hex}.parquet"
         staged.append((temporary, store.root / "tables" / table / f"night={night}" / name))
         held = _write_pack(temporary, table, first, left)
-        sync(temporary)
         made.append(Pack(name, sha256_of(temporary), tuple(held)))
     return made
 

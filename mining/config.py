@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detectors.types import DetectorError, DetectorSpec
+from mining import places
+from mining.places import Place
 from mining.types import UsageError
 
 DEFAULT_SAMPLE_HZ = 2.0
@@ -335,7 +337,7 @@ class Config(_Section):
     """The whole file."""
 
     store: str = "store"
-    """Folder of the tables. Relative paths start at the config file's folder."""
+    """Folder of the tables, or ``s3://bucket/prefix`` (see docs/operations.md). Relative paths start at the config file's folder."""
     classes: str | None = None
     """TOML file that maps class names onto the fleet's list; the list that ships with mining where absent."""
     footage: FootageConfig
@@ -370,9 +372,14 @@ class Config(_Section):
         return Path(self.folder, Path(value).expanduser()).absolute()
 
     @property
-    def store_path(self) -> Path:
-        """Absolute path of the store."""
-        return self.path(self.store)
+    def store_path(self) -> Place:
+        """Where the store lies: an absolute path, or ``s3://bucket/prefix``."""
+        return self.place(self.store)
+
+    def place(self, value: str) -> Place:
+        """Resolve what names a store: a path against the config file's folder, or ``s3://bucket/prefix``."""
+        named = places.place(value)
+        return self.path(value) if isinstance(named, Path) else named
 
     @property
     def footage_paths(self) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mining.buckets import check_uri
 from mining.config import Config
 from mining.store import Store
 from mining.types import UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _UPLOADS_AT_ONCE = 8
 
 
-class Place(ABC):
+class DeliveryPlace(ABC):
     """One batch's place."""
 
     name: str
@@ -44,31 +45,16 @@ class Place(ABC):
         return f"{self.name}/{file_name}"
 
 
-def place_of(store: Store, config: Config, batch_id: str) -> Place:
+def place_of(store: Store, config: Config, batch_id: str) -> DeliveryPlace:
     """Where the config's deliveries go. ``UsageError`` where that is neither a folder nor a bucket."""
     to = config.export.to
     if "://" not in to:
         return _Folder(config.path(to) / batch_id)
-    check_uri(to)
-    return _Bucket(to, batch_id, store.root / "tmp" / f"{batch_id}.delivery")
+    check_uri(to, "export.to")
+    return _Bucket(to, batch_id, store.tmp / f"{batch_id}.delivery")
 
 
-def check_uri(to: str) -> None:
-    """Refuse a URI that deliveries cannot go to."""
-    if "://" not in to:
-        return
-    # Not shown as it is: what is wrong with it may be that it holds a secret.
-    url = urlsplit(to)
-    shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
-    if url.scheme != "s3" or not url.hostname:
-        raise UsageError(f"export.to {shown}: give a folder, or s3://bucket/prefix")
-    if url.username or "secret_key" in url.query or "access_key" in url.query:
-        raise UsageError(
-            f"export.to {shown}: credentials do not belong here; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-
-
-class _Folder(Place):
+class _Folder(DeliveryPlace):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.name = str(folder)
@@ -85,7 +71,7 @@ class _Folder(Place):
         os.replace(self.workspace, self._folder)
 
 
-class _Bucket(Place):
+class _Bucket(DeliveryPlace):
     """Through ``pyarrow.fs``: endpoint from ``AWS_ENDPOINT_URL`` or the URI's query, credentials from the environment."""
 
     def __init__(self, to: str, batch_id: str, workspace: Path) -> None:

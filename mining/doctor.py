@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from mining import buckets
 from mining.config import Config
+from mining.places import BucketPath
 
 _LIBRARIES = (
     "numpy",
@@ -98,15 +100,23 @@ def _devices() -> str:
 def _store(config: Config) -> str:
     from mining.store import Store
 
-    existing = config.store_path
+    root = config.store_path
+    if isinstance(root, BucketPath):
+        probe = root / "leases" / ".probe"
+        buckets.put(probe.uri, b"")
+        probe.unlink()
+        if (root / "mining-store.json").exists():
+            Store(root)
+        return f"{root} is writable"
+    existing = root
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK):
         raise RuntimeError(f"{existing}: no permission to write")
-    if config.store_path.exists() and any(config.store_path.iterdir()):
-        Store(config.store_path)
+    if root.exists() and any(root.iterdir()):
+        Store(root)
     free_gib = shutil.disk_usage(existing).free / 2**30
-    return f"{config.store_path} is writable, {free_gib:.0f} GiB free"
+    return f"{root} is writable, {free_gib:.0f} GiB free"
 
 
 def _footage(config: Config) -> str:

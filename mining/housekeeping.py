@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mining import packs
 from mining.migrate import MADE_AGAIN
+from mining.places import BucketPath, Place, Stat, listed, reading, sha256_of
 from mining.progress import progress
 from mining.schemas import TABLES
-from mining.store import STAGE_TABLES, Store, sha256_of
+from mining.store import STAGE_TABLES, Store
 from mining.types import UsageError
 
 
@@ -91,12 +91,12 @@ def retract(store: Store, damage: Sequence[Damage]) -> int:
     return len(shards)
 
 
-def damage_of(table: str, file: Path, rows: int, sha256: str | None) -> str | None:
+def damage_of(table: str, file: Place, rows: int, sha256: str | None) -> str | None:
     """Say what is wrong with a file that was committed with so many rows and this digest, where one is known."""
     try:
         if sha256 is not None and sha256_of(file) != sha256:
             return "is not the file that was committed"
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(reading(file))
         if not parquet.schema_arrow.equals(TABLES[table]):
             return "has other columns than the table"
         if parquet.metadata.num_rows != rows:
@@ -115,13 +115,13 @@ def damage_of(table: str, file: Path, rows: int, sha256: str | None) -> str | No
 class Garbage:
     """What may go, and what it takes."""
 
-    files: list[Path] = field(default_factory=list)
+    files: list[Place] = field(default_factory=list)
     """Left by killed jobs, without a commit, or replaced by packs."""
     shards: list[tuple[str, date, str]] = field(default_factory=list)
     """Commits of committees that were asked to go."""
     size_bytes: int = 0
     waiting: int = 0
-    """Files that packs replaced so lately that readers may still be at them."""
+    """Files that packs replaced so lately that readers may still be at them; of a bucket, any that are so young."""
 
 
 def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
@@ -135,7 +135,7 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
     Raises:
         UsageError: a committee that the store does not hold.
     """
-    found, kept = Garbage(), set[Path]()
+    found, kept = Garbage(), set[Place]()
     known: set[str] = set()
     for stage, tables in STAGE_TABLES.items():
         for (night, key), marker in store.markers(stage).items():
@@ -157,7 +157,7 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
         for stage, night, key in found.shards
         for table in STAGE_TABLES[stage]
     }
-    replaced, young = set[Path](), set[Path]()
+    replaced, young = set[Place](), set[Place]()
     for stage in STAGE_TABLES:
         for night in store.nights(stage):
             for table, of_table in store.packs(stage, night).items():
@@ -167,21 +167,22 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
                 young.update(
                     store.root / "tables" / table / f"night={night}" for table in STAGE_TABLES[stage]
                 )
-    for file in _written(store):
+    recent_s = time.time() - grace_h * 3600
+    for file, stat in _written(store):
         of_packs = file in replaced or file.name.startswith(packs.PREFIX)
         if file in going or (file in kept and file not in replaced):
             continue
-        if of_packs and file.parent in young:
+        # Of a bucket, a job that slept for minutes may still commit what it has written: nothing but a lease holds it off.
+        of_sleeper = isinstance(file, BucketPath) and stat.st_mtime > recent_s
+        if (of_packs and file.parent in young) or of_sleeper:
             found.waiting += 1
         else:
             found.files.append(file)
-    found.files += [
-        path
-        for committee in committees
-        for path in sorted((store.root / "reference").glob("*.parquet"))
-        if path.stem.rpartition("-")[0] == committee
-    ]
-    found.size_bytes += sum(file.stat().st_size for file in found.files)
+            found.size_bytes += stat.st_size
+    for file, stat in listed(store.root / "reference"):
+        if file.stem.rpartition("-")[0] in committees:
+            found.files.append(file)
+            found.size_bytes += stat.st_size
     return found
 
 
@@ -196,8 +197,8 @@ def collect(store: Store, found: Garbage) -> None:
         file.unlink(missing_ok=True)
 
 
-def _written(store: Store) -> Iterator[Path]:
+def _written(store: Store) -> Iterator[tuple[Place, Stat]]:
     """Every file that jobs wrote: rows, and what they had not finished."""
     for table in TABLES:
-        yield from sorted((store.root / "tables" / table).glob("night=*/*"))
-    yield from sorted((store.root / "tmp").glob("*"))
+        yield from listed(store.root / "tables" / table)
+    yield from listed(store.tmp)

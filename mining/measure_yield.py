@@ -76,7 +76,7 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
         if batch_id not in chosen:
             known = ", ".join(sorted(chosen)[-5:]) or "none yet"
             raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
-    sites = [store, *(Store(config.path(path)) for path in config.select.other_stores)]
+    sites = [store, *(Store(config.place(site)) for site in config.select.other_stores)]
     with views.connect(sites) as con:
         labelled = con.execute(
             "SELECT DISTINCT batch_id FROM selections SEMI JOIN truth USING (frame_id)"
@@ -102,7 +102,7 @@ def summary(store: Store, config: Config, batch_ids: Sequence[str]) -> Summary:
         MiningError: nothing is measured yet.
     """
     wanted = list(batch_ids) or [batch_id for _, batch_id in store.markers("measure")]
-    sites = [store, *(Store(config.path(path)) for path in config.select.other_stores)]
+    sites = [store, *(Store(config.place(site)) for site in config.select.other_stores)]
     with views.connect(sites) as con:
         con.register("wanted", pa.table({"batch_id": pa.array(wanted, pa.string())}))
         rows = con.sql(sql_file("yield_summary")).to_arrow_table()

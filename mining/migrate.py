@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mining.places import Place, reading
 from mining.schemas import STORE_VERSION, TABLES
 from mining.store import STAGE_TABLES, Store
 from mining.types import MiningError
@@ -53,7 +53,7 @@ class MigrationReport:
         )
 
 
-def run(root: Path) -> MigrationReport:
+def run(root: Place) -> MigrationReport:
     """Migrate a store in place. Stopped half-way, the store stays of its old version, and the same command goes on.
 
     Raises:
@@ -81,10 +81,10 @@ def run(root: Path) -> MigrationReport:
     return report
 
 
-def _has_columns_of(table: str, file: Path) -> bool:
+def _has_columns_of(table: str, file: Place) -> bool:
     """Tell whether a file has just the columns of a table; names and types, in any order."""
     try:
-        found = pq.read_schema(file)
+        found = pq.read_schema(reading(file))
     except FileNotFoundError:
         return False
     except (OSError, pa.ArrowException) as error:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mining.places import Place, reading
 from mining.types import MiningError
 
 FILE = "_packs.json"
@@ -71,7 +71,7 @@ Packs = Mapping[str, Sequence[Pack]]
 """The packs of one stage and night by table."""
 
 
-def read(file: Path) -> dict[str, list[Pack]]:
+def read(file: Place) -> dict[str, list[Pack]]:
     """Read a ``_packs.json``; nothing is packed where there is none.
 
     Raises:
@@ -81,6 +81,11 @@ def read(file: Path) -> dict[str, list[Pack]]:
         content = file.read_bytes()
     except FileNotFoundError:
         return {}
+    return parsed(content, file)
+
+
+def parsed(content: bytes, file: Place) -> dict[str, list[Pack]]:
+    """Understand the content of a ``_packs.json``; ``MiningError`` where it is damaged."""
     try:
         return {
             table: [
@@ -91,8 +96,8 @@ def read(file: Path) -> dict[str, list[Pack]]:
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MiningError(
-            f"{file}: damaged; bring it back from a copy, or delete it: `mining verify {file.parents[3]} --retract` then takes "
-            "back what is lost, and `mining run CONFIG.toml` makes it again"
+            f"{file}: damaged; bring it back from a copy, or delete it: `mining verify {file.parent.parent.parent.parent} "
+            "--retract` then takes back what is lost, and `mining run CONFIG.toml` makes it again"
         ) from None
 
 
@@ -126,9 +131,9 @@ def keys_of(packs: Iterable[Pack]) -> set[str]:
     return {key for pack in packs for key in pack.keys}
 
 
-def read_rows(file: Path, first: int, rows: int, columns: Sequence[str] | None = None) -> pa.Table:
+def read_rows(file: Place, first: int, rows: int, columns: Sequence[str] | None = None) -> pa.Table:
     """Read ``rows`` rows from row ``first`` on; only the row groups that hold them are read."""
-    with pq.ParquetFile(file) as parquet:
+    with pq.ParquetFile(reading(file)) as parquet:
         groups, before, skipped = [], 0, 0
         for group in range(parquet.num_row_groups):
             after = before + parquet.metadata.row_group(group).num_rows

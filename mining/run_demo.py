@@ -12,6 +12,7 @@ from typing import Any
 from mining import config as config_file
 from mining import pipeline
 from mining.demo import caught, make_drives, rare_events
+from mining.places import Place
 from mining.progress import LOG, progress
 from mining.store import Store
 from mining.types import UsageError
@@ -25,7 +26,7 @@ class DemoResult:
 
     night: pipeline.NightReport
     config_path: Path
-    store_path: Path
+    store_path: Place
     batch_frames: int
     sampled_frames: int
     planted: dict[str, int]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from mining.calibration import Calibration
 from mining.committee import Committee, committee_of, member_digests
 from mining.config import Config, ScoreConfig
+from mining.places import Place, reading
 from mining.progress import progress
 from mining.schemas import SCORES, SIGNALS, TRACKS
 from mining.signals.calibration import ScoreCalibration
@@ -364,7 +364,7 @@ def _score_rows(one: Scored, reference: Reference, weights: dict[str, float], co
     return pa.table([columns[f.name] for f in SCORES], schema=SCORES)
 
 
-def reference_path(store: Store, committee: Committee, learned: Learned) -> Path:
+def reference_path(store: Store, committee: Committee, learned: Learned) -> Place:
     """Signals depend on the thresholds, the calibration and this stage's version; so does what they compare with."""
     return (
         store.root
@@ -378,7 +378,7 @@ def joined(found: Sequence[Signals]) -> Signals:
     return {name: np.concatenate([signals[name] for signals in found]) for name in found[0]}
 
 
-def load_reference(path: Path) -> Reference | None:
+def load_reference(path: Place) -> Reference | None:
     """Read a reference; None where there is none yet.
 
     Raises:
@@ -387,7 +387,7 @@ def load_reference(path: Path) -> Reference | None:
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(reading(path), partitioning=None)
         values = {name: np.asarray(table[name][0].as_py(), np.float64) for name in SIGNAL_NAMES}
         reference = Reference(values, _digest_of(values))
         if (table.schema.metadata or {}).get(_DIGEST_KEY) != reference.digest.encode():
@@ -419,7 +419,7 @@ def reference_of(found: Signals) -> Reference:
     return Reference(values, _digest_of(values))
 
 
-def save_reference(reference: Reference, path: Path, store: Store) -> None:
+def save_reference(reference: Reference, path: Place, store: Store) -> None:
     """Keep the distribution of the first frames that this committee scored, its digest inside.
 
     It stays as it is, so that nights can be compared, until ``mining calibrate`` makes another on purpose.

@@ -99,7 +99,7 @@ def check(store: Store, config: Config) -> None:
 
 def other_stores(config: Config) -> list[Store]:
     """Open the stores of the other sites."""
-    return [Store(config.path(path)) for path in config.select.other_stores]
+    return [Store(config.place(site)) for site in config.select.other_stores]
 
 
 def _scored(

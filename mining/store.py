@@ -1,11 +1,11 @@
-"""The store: Parquet files, commit markers, and DuckDB views over what is committed.
+"""The store: Parquet files, commit markers, and DuckDB views over what is committed. In a folder, or in a bucket (``places``).
 
     STORE/mining-store.json                              version
     STORE/tables/TABLE/night=YYYY-MM-DD/KEY.parquet      rows
     STORE/done/STAGE/night=YYYY-MM-DD/KEY.json           the commit: written last, names the digest of what went in
     STORE/done/STAGE/night=YYYY-MM-DD/_packs.json        shards whose rows `mining compact` has put together: see packs.py
     STORE/reference/COMMITTEE.parquet                    what percentiles are taken against
-    STORE/tmp/                                           files being written; readers never look here
+    STORE/tmp/                                           files being written; readers never look here. Of a bucket: a local folder
 
 A file counts only while its marker stands. Rewriting a shard takes the marker away first, so that a reader sees the
 old rows, none, or the new ones, never a mixture.
@@ -17,8 +17,8 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,8 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mining import packs, views
-from mining.lease import Leases
+from mining.bucket_leases import BucketBoard
+from mining.lease import FolderBoard, Leases
 from mining.packs import Pack, Packs
+from mining.places import BucketPath, Place, delete, exchange, names, put, reading, sha256_of
 from mining.schemas import STORE_VERSION, TABLES
 from mining.types import MiningError, Nights, TemporaryError, UsageError
 
@@ -60,37 +62,31 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def sha256_of(path: Path) -> str:
-    """Hash a file's content: 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Store:
     """One store folder. Opening is cheap; nothing is held open between calls."""
 
-    def __init__(self, root: Path, *, create: bool = False, migrating: bool = False) -> None:
+    def __init__(self, root: Place, *, create: bool = False, migrating: bool = False) -> None:
         """Open a store. ``MiningError`` where there is none (unless ``create``), or where another version wrote it (an
         older one is let pass where ``migrating``)."""
         self.root = root
         self._leases: Leases | None = None
-        if any("=" in part for part in root.absolute().parts):
+        if any("=" in part for part in str(root.absolute()).split("/")):
             raise UsageError(
                 f"{root}: a store's path must not hold '=', which would read as a partition column"
             )
-        if root.exists() and not root.is_dir():
+        if isinstance(root, Path) and root.exists() and not root.is_dir():
             raise UsageError(f"{root}: is a file; `store` names a folder")
         version_file = root / "mining-store.json"
         if not version_file.exists():
             if not create:
                 raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
             # A job that was killed while it made the store left nothing but this.
-            if root.exists() and any(path.name != "tmp" for path in root.iterdir()):
+            if set(names(root)) - {"tmp"}:
                 raise UsageError(
                     f"{root}: not a store, and not empty; name an empty or a new folder as `store`"
                 )
             try:
-                (root / "tmp").mkdir(parents=True, exist_ok=True)
+                self.tmp.mkdir(parents=True, exist_ok=True)
                 self.write_version()
             except OSError as error:
                 raise TemporaryError(f"{root}: cannot make a store here: {error.strerror}") from None
@@ -111,25 +107,26 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def write_file(self, path: Path, content: bytes) -> None:
+    def write_file(self, path: Place, content: bytes) -> None:
         """Write a file so that it is there wholly or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.temporary(path.suffix)
+        temporary = self.temporary(".part")
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.write_bytes(content)
+            put(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        sync(path.parent)
+
+    @property
+    def tmp(self) -> Path:
+        """Local folder for what is being written."""
+        if isinstance(self.root, Path):
+            return self.root / "tmp"
+        return Path(tempfile.gettempdir(), f"mining-{digest(str(self.root))[:16]}")
 
     def temporary(self, suffix: str) -> Path:
         """Path for a file that is being written; whoever asks takes it away or puts it in its place."""
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{uuid.uuid4().hex}{suffix}"
+        self.tmp.mkdir(parents=True, exist_ok=True)
+        return self.tmp / f"{uuid.uuid4().hex}{suffix}"
 
     def write_version(self) -> None:
         """Say that this version wrote the store."""
@@ -186,7 +183,7 @@ class Store:
         hide: bool,
     ) -> None:
         marker = self._marker(stage, night, key)
-        staged: list[tuple[Path, Path]] = []
+        staged: list[tuple[Path, Place]] = []
         sha256: dict[str, str] = {}
         if not (self.root / "mining-store.json").exists():
             # Else its folders would be made anew, beside nothing.
@@ -197,12 +194,11 @@ class Store:
                 temporary = self.temporary(".parquet")
                 staged.append((temporary, self.table_file(name, night, key)))
                 pq.write_table(table, temporary, compression=COMPRESSION)
-                sync(temporary)
                 sha256[name] = sha256_of(temporary)
-            if hide and marker.exists():
-                marker.unlink()
-                sync(marker.parent)
-            put(staged)
+            if hide:
+                delete(marker)
+            for temporary, final in staged:
+                put(temporary, final)
         finally:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
@@ -212,9 +208,7 @@ class Store:
 
     def retract(self, stage: str, night: date, key: str) -> None:
         """Take a commit back: its rows are no longer seen."""
-        marker = self._marker(stage, night, key)
-        marker.unlink(missing_ok=True)
-        sync(marker.parent)
+        delete(self._marker(stage, night, key))
 
     def write_packs(self, stage: str, night: date, found: Packs) -> None:
         """Say which packs of a night count, from now on. The files must lie there; the caller has the store ``alone``."""
@@ -224,16 +218,26 @@ class Store:
         """Have a shard's rows count no more where they lie in packs: they are in files of its own now."""
         if key not in packs.keys_of(pack for found in self.packs(stage, night).values() for pack in found):
             return  # only ``compact`` puts shards into packs, and it has the store alone
-        with (self.root / "packs.lock").open("a") as file:
+        file = self._packs_file(stage, night)
+        if isinstance(file, BucketPath):
+            exchange(file, lambda content: packs.written(packs.without(packs.parsed(content, file), key)))
+            return
+        with Path(str(self.root), "packs.lock").open("a") as lock:
             # Of two jobs that do this at once, the later must know what the other wrote.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             self.write_packs(stage, night, packs.without(self.packs(stage, night), key))
+
+    @property
+    def _board(self) -> FolderBoard | BucketBoard:
+        if isinstance(self.root, Path):
+            return FolderBoard(self.root)
+        return BucketBoard(self.root)
 
     @property
     def leases(self) -> Leases:
         """What this job has taken on, of what jobs share."""
         if self._leases is None:
-            self._leases = Leases(self.root / "leases")
+            self._leases = Leases(self._board)
         return self._leases
 
     @contextmanager
@@ -242,30 +246,13 @@ class Store:
 
         Jobs share the work out by ``leases``; those that are left are given back at the end.
         """
-        with self._locked(fcntl.LOCK_SH, "is being tidied up or migrated by another job"):
-            try:
-                yield
-            finally:
-                if self._leases is not None:
-                    self._leases.drop_all()
+        with self.leases.writing():
+            yield
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Have the store alone, to move what others would be writing; ``TemporaryError`` where a job is writing."""
-        with self._locked(fcntl.LOCK_EX, "another mining job is writing to it"):
-            yield
-
-    @contextmanager
-    def _locked(self, how: int, reason: str) -> Iterator[None]:
-        try:
-            file = (self.root / "lock").open("a")
-        except OSError as error:
-            raise TemporaryError(f"{self.root}: cannot write to the store: {error.strerror}") from None
-        with file:
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except OSError:
-                raise TemporaryError(f"{self.root}: {reason}; try again later") from None
+        with self.leases.alone():
             yield
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -284,11 +271,11 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def table_file(self, table: str, night: date, key: str) -> Path:
+    def table_file(self, table: str, night: date, key: str) -> Place:
         """Path of a shard's own file; its rows may lie in a pack instead: see ``located``."""
         return self.root / "tables" / table / f"night={night.isoformat()}" / f"{_checked(key)}.parquet"
 
-    def pack_file(self, table: str, night: date, pack: Pack) -> Path:
+    def pack_file(self, table: str, night: date, pack: Pack) -> Place:
         """Path of a pack."""
         return self.root / "tables" / table / f"night={night.isoformat()}" / pack.file
 
@@ -303,7 +290,7 @@ class Store:
         except FileNotFoundError:
             return 0.0
 
-    def located(self, table: str, night: date, key: str) -> tuple[Path, int, int | None]:
+    def located(self, table: str, night: date, key: str) -> tuple[Place, int, int | None]:
         """Say where a shard's rows lie: the file, the first row, and how many; None for a file of its own."""
         for pack in self.packs(_STAGE_OF[table], night).get(table, ()):
             if key in pack.keys:
@@ -314,10 +301,12 @@ class Store:
         """Read the rows of one committed shard. ``FileNotFoundError`` where its file is not there."""
         file, first, rows = self.located(table, night, key)
         if rows is None:
-            return pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
+            return pq.read_table(
+                reading(file), columns=None if columns is None else list(columns), partitioning=None
+            )
         return packs.read_rows(file, first, rows, columns)
 
-    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Path, views.Shards]:
+    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Place, views.Shards]:
         """List the files of a table that hold committed rows, in a stable order; of these nights where some are given.
 
         Names of markers and a small file a night are all that is read, and only in the folders of ``nights``.
@@ -326,7 +315,7 @@ class Store:
             Of each pack, the shards in it; nothing of a file that is one shard's own.
         """
         stage, tables = _STAGE_OF[table], self.root / "tables" / table
-        files: dict[Path, views.Shards] = {}
+        files: dict[Place, views.Shards] = {}
         for night in self._night_folders(stage, nights):
             # In this order: see packs.py.
             packed = packs.read(self.root / "done" / stage / night / packs.FILE).get(table, ())
@@ -335,10 +324,10 @@ class Store:
                 committed = set(keys)
                 for pack in packed:
                     if not committed.isdisjoint(pack.keys):
-                        files[Path(f"{tables}/{night}/{pack.file}")] = pack.counting(committed)
+                        files[self._at(f"{tables}/{night}/{pack.file}")] = pack.counting(committed)
                 elsewhere = packs.keys_of(packed)
                 keys = [key for key in keys if key not in elsewhere]
-            files.update((Path(f"{tables}/{night}/{key}.parquet"), ()) for key in keys)
+            files.update((self._at(f"{tables}/{night}/{key}.parquet"), ()) for key in keys)
         return files
 
     def nights(self, stage: str, nights: Nights | None = None) -> list[date]:
@@ -355,51 +344,33 @@ class Store:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _marker(self, stage: str, night: date, key: str) -> Path:
+    def _at(self, text: str) -> Place:
+        return Path(text) if isinstance(self.root, Path) else BucketPath(text)
+
+    def _marker(self, stage: str, night: date, key: str) -> Place:
         return self.root / "done" / stage / f"night={night.isoformat()}" / f"{_checked(key)}.json"
 
-    def _packs_file(self, stage: str, night: date) -> Path:
+    def _packs_file(self, stage: str, night: date) -> Place:
         return self.root / "done" / stage / f"night={night.isoformat()}" / packs.FILE
 
-    def _marker_files(self, stage: str) -> Iterator[Path]:
+    def _marker_files(self, stage: str) -> Iterator[Place]:
         folder = self.root / "done" / stage
         for night in self._night_folders(stage, None):
             yield from (folder / night / f"{key}.json" for key in self._keys(stage, night))
 
     def _night_folders(self, stage: str, nights: Nights | None) -> list[str]:
-        try:
-            found = os.listdir(self.root / "done" / stage)
-        except FileNotFoundError:
-            return []
         return sorted(
             night
-            for night in found
+            for night in names(self.root / "done" / stage)
             if night.startswith("night=") and (nights is None or nights[0] <= _date_of(night) <= nights[1])
         )
 
     def _keys(self, stage: str, night: str) -> list[str]:
         """Key of each commit of a night's folder, in order. A store holds many: no ``Path`` is made of each."""
-        names = os.listdir(self.root / "done" / stage / night)
+        found = names(self.root / "done" / stage / night)
         return sorted(
-            name.removesuffix(".json") for name in names if name.endswith(".json") and name != packs.FILE
+            name.removesuffix(".json") for name in found if name.endswith(".json") and name != packs.FILE
         )
-
-
-def put(staged: Sequence[tuple[Path, Path]]) -> None:
-    """Move files that are written and synced to where they belong, so that they are still there after a power loss."""
-    for temporary, final in staged:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, final)
-        sync(final.parent)
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checked(key: str) -> str:

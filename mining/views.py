@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from mining import stop
+from mining.places import BucketPath, Place, file_system
 from mining.schemas import TABLES
 from mining.types import MiningError, Nights, QueryError, UsageError
 
@@ -92,9 +93,12 @@ LeftOut = list[tuple[int, int]]
 class Committed(Protocol):
     """What is needed of a store: where it lies, and which files of a table are committed."""
 
-    root: Path
+    @property
+    def root(self) -> Place:
+        """Where it lies."""
+        ...
 
-    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Path, Shards]:
+    def committed_files(self, table: str, nights: Nights | None = None) -> dict[Place, Shards]:
         """List the committed files of a table; only folders of ``nights`` are looked into."""
         ...
 
@@ -145,6 +149,8 @@ def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) ->
     # Sorting more than memory holds spills here, and not into the folder that the caller happens to be in.
     con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
     files = {table: committed(stores, table, nights) for table in TABLES}
+    if any(isinstance(store.root, BucketPath) for store in stores):
+        con.register_filesystem(file_system())
     for statement in statements(files):
         con.execute(statement)
     if locked:
@@ -210,7 +216,7 @@ def save_database(
     return rows
 
 
-def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> dict[Path, LeftOut]:
+def committed(stores: Sequence[Committed], table: str, nights: Nights | None) -> dict[Place, LeftOut]:
     """List a table's files over all stores; what an earlier one holds of a recording is not taken from a later one too.
 
     Shards are told apart by key; where a recording is cut into shards by the key without the number, for sites may cut it
@@ -219,7 +225,7 @@ def committed(stores: Sequence[Committed], table: str, nights: Nights | None) ->
     Returns:
         Of each file, the rows to leave out: those of a pack that do not count, or that an earlier store holds.
     """
-    files: dict[Path, LeftOut] = {}
+    files: dict[Place, LeftOut] = {}
     known: set[str] = set()
     for store in stores:
         listed = store.committed_files(table, None if table in _OF_BATCHES else nights)
@@ -257,7 +263,7 @@ def _spans(parts: Sequence[tuple[bool, int]]) -> LeftOut:
     return spans
 
 
-def statements(files: dict[str, dict[Path, LeftOut]]) -> Iterator[str]:
+def statements(files: dict[str, dict[Place, LeftOut]]) -> Iterator[str]:
     """Make the statements that create every view, macro and comment over these files."""
     for table, of_table in files.items():
         yield f'CREATE OR REPLACE VIEW "{table}" AS {_source(table, of_table)}'
@@ -284,7 +290,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _source(table: str, files: dict[Path, LeftOut]) -> str:
+def _source(table: str, files: dict[Place, LeftOut]) -> str:
     if not files:
         columns = ", ".join(f'NULL::{sql_type(field.type)} AS "{field.name}"' for field in TABLES[table])
         return f"SELECT {columns}, NULL::DATE AS night WHERE false"
@@ -300,7 +306,7 @@ def _source(table: str, files: dict[Path, LeftOut]) -> str:
     return source
 
 
-def _rows_of(files: Sequence[Path]) -> str:
+def _rows_of(files: Sequence[Place]) -> str:
     listed = ", ".join(quoted(str(file)) for file in files)
     return f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, hive_types = {{'night': DATE}})"
 
