@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.config import Config, DetectConfig
-from mining.footage import Defaults, FootageError, Source, frame_times, read
-from mining.isolated import Crashed, Worker
-from mining.progress import LOG, Clock
+from mining.config import Config
+from mining.decode import Decoder
+from mining.footage import FootageError, Source, read
+from mining.progress import Clock
 from mining.signals.quality import FrameQuality, measure_quality, same_picture, small_luma
 from mining.types import Frame, FrameTimes
-
-_CRASHES = 3
-"""A shard whose decoder crashes or hangs more often than this is given up."""
 
 _Job = TypeVar("_Job")
 _Item = TypeVar("_Item")
@@ -71,29 +68,29 @@ def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Generator[
     """Yield the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
 
     Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
-    own (``mining.isolated``): a file that FFmpeg crashes on, or never ends with, costs its own frames.
+    own (``mining.decode``): a file that FFmpeg crashes on, or never ends with, costs its own frames.
     """
     detect = config.detect
-    times = _Times(Defaults(image_rate_hz=config.footage.image_rate_hz), keep=2 * detect.decode_workers)
-    workers = [Worker() for _ in range(detect.decode_workers)]
-    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
+    times = _Times(keep=2 * detect.decode_workers)
+    decoders = [Decoder(config) for _ in range(detect.decode_workers)]
+    idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    for decoder in decoders:
+        idle.put(decoder)
 
     def decode(shard: Shard) -> Iterator[Decoded]:
-        worker = idle.get()
+        decoder = idle.get()
         try:
-            yield from _decode(shard, times, worker, detect, clock)
+            yield from _decode(shard, times, decoder, detect.skip_repeats, clock)
         finally:
-            idle.put(worker)
+            idle.put(decoder)
 
     frames = side_by_side(shards, decode, detect.decode_workers, detect.batch_size)
     try:
         yield from _batched(frames, detect.batch_size)
     finally:
         frames.close()
-        for worker in workers:
-            worker.close()
+        for decoder in decoders:
+            decoder.close()
 
 
 def _batched(frames: Iterable[Decoded], batch_size: int) -> Iterator[FrameBatch]:
@@ -121,37 +118,26 @@ def _batched(frames: Iterable[Decoded], batch_size: int) -> Iterator[FrameBatch]
 
 
 def _decode(
-    shard: Shard, times: _Times, worker: Worker, detect: DetectConfig, clock: Clock
+    shard: Shard, times: _Times, decoder: Decoder, skip_repeats: bool, clock: Clock
 ) -> Iterator[Decoded]:
-    """Decode and measure one shard's frames in a worker; where it crashes or hangs, go on behind the frame that did it."""
-    wanted = shard.frame_indices.tolist()
-    opened, reason = True, ""
-    for _ in range(_CRASHES + 1):
-        try:
-            known = times.of(shard.source, worker, detect.decode_timeout_s)
-            if shard.frame_indices[-1] >= len(known):
-                raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
-            for frame, quality, repeat_of, seconds in worker.run(
-                decode_and_measure, shard.source, known, wanted, shard.size_px, detect.skip_repeats,
-                timeout_s=detect.decode_timeout_s,
-            ):  # fmt: skip
-                for name, spent in seconds.items():
-                    clock.add(name, spent)
-                yield Decoded(shard, frame, quality, repeat_of)
-                wanted = wanted[1:]
-            return
-        except Crashed as error:
-            reason = f"the decoder {error}"
-            LOG.warning("%s: frame %d: %s", shard.source.path, wanted[0], reason)
-            yield Decoded(shard, Frame(wanted[0], 0, None, reason), None)
-            wanted = wanted[1:]
-            if not wanted:
-                return
-        except FootageError as error:
-            opened, reason = False, str(error)
-            break
-    for index in wanted:
-        yield Decoded(shard, Frame(index, 0, None, reason, opened=opened), None)
+    """Decode and measure one shard's frames in a process of its own."""
+    wanted, done = shard.frame_indices.tolist(), 0
+    try:
+        known = times.of(shard.source, decoder)
+        if wanted[-1] >= len(known):
+            raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
+        measured = decoder.each(
+            decode_and_measure, shard.source, known, wanted, shard.size_px, skip_repeats,
+            lost=lambda index, reason: (Frame(index, 0, None, reason), None, None, {}),
+        )  # fmt: skip
+        for frame, quality, repeat_of, seconds in measured:
+            for name, spent in seconds.items():
+                clock.add(name, spent)
+            yield Decoded(shard, frame, quality, repeat_of)
+            done += 1
+    except FootageError as error:
+        for index in wanted[done:]:
+            yield Decoded(shard, Frame(index, 0, None, str(error), opened=False), None)
 
 
 Measured = tuple[Frame, FrameQuality | None, int | None, dict[str, float]]
@@ -189,13 +175,13 @@ def decode_and_measure(
 class _Times:
     """The frame times of the latest recordings: listing packets reads a whole file, and its shards come one after another."""
 
-    def __init__(self, defaults: Defaults, keep: int) -> None:
-        self._defaults, self._keep = defaults, keep
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
         self._lock = threading.Lock()
         self._known: dict[str, FrameTimes | FootageError] = {}
         self._locks: dict[str, threading.Lock] = {}
 
-    def of(self, source: Source, worker: Worker, timeout_s: float) -> FrameTimes:
+    def of(self, source: Source, decoder: Decoder) -> FrameTimes:
         """List the packets, once a recording. Raises FootageError where the file cannot be used (any more)."""
         with self._lock:
             lock = self._locks.setdefault(source.path, threading.Lock())
@@ -203,13 +189,9 @@ class _Times:
             if source.path not in self._known:
                 try:
                     # A recording was listed before, when it was indexed: one that cannot be now is not looked into twice.
-                    found: FrameTimes | FootageError = worker.call(
-                        frame_times, source, self._defaults, timeout_s=10 * timeout_s
-                    )
+                    found: FrameTimes | FootageError = decoder.times(source)
                 except FootageError as error:
                     found = error
-                except Crashed as error:
-                    found = FootageError(f"FFmpeg {error} while its packets were listed")
                 with self._lock:
                     self._known[source.path] = found
                     for path in list(self._known)[: -self._keep]:

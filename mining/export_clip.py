@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from mining.committee import Committee, committee_of
 from mining.config import Config
-from mining.footage import Defaults, FootageError, Source, frame_times, read, stat_signature
+from mining.decode import Decoder
+from mining.footage import FootageError, Source, stat_signature
 from mining.footage.discover import VIDEO_ENDINGS, ending
 from mining.progress import progress
 from mining.store import Store, sql_file
@@ -109,12 +110,14 @@ def run(
     paths = _targets(to, [str(scene["scene_id"]) for scene in scenes])
     committee = _boxes_committee(config, scenes) if boxes else None
     clips = []
-    for scene, path in zip(scenes, paths, strict=True):
-        try:
-            parts = _parts(store, config, scene, margin_s)
-            clips.append(_write(path, str(scene["scene_id"]), parts, _Painter(store, committee), crf))
-        except FootageError as error:
-            clips.append(Clip(str(scene["scene_id"]), str(path), error=str(error)))
+    with Decoder(config) as decoder:
+        for scene, path in zip(scenes, paths, strict=True):
+            try:
+                parts = _parts(store, decoder, scene, margin_s)
+                painter = _Painter(store, committee)
+                clips.append(_write(path, str(scene["scene_id"]), parts, decoder, painter, crf))
+            except FootageError as error:
+                clips.append(Clip(str(scene["scene_id"]), str(path), error=str(error)))
     return clips
 
 
@@ -161,7 +164,7 @@ def _boxes_committee(config: Config, scenes: list[dict[str, Any]]) -> Committee:
 # Which frames.
 
 
-def _parts(store: Store, config: Config, scene: dict[str, Any], margin_s: float) -> list[_Part]:
+def _parts(store: Store, decoder: Decoder, scene: dict[str, Any], margin_s: float) -> list[_Part]:
     """List a clip's frames, after making sure that each recording is still the one that was indexed."""
     from_us = scene["start_ns"] // 1000 - round(margin_s * 1e6)
     to_us = scene["end_ns"] // 1000 + round(margin_s * 1e6)
@@ -171,7 +174,7 @@ def _parts(store: Store, config: Config, scene: dict[str, Any], margin_s: float)
     parts = []
     for recording in recordings:
         source = Source(recording["uri"], recording["kind"])
-        times = _unchanged_times(source, recording, config)
+        times = _unchanged_times(source, recording, decoder)
         at_us = recording["start_us"] + (times.pts_ns - times.pts_ns[0]) // 1000
         # Where recordings overlap the earlier one is shown to its end; frames of equal time are one picture.
         inside = (at_us >= from_us) & (at_us <= to_us) & (np.diff(at_us, prepend=at_us[0] - 1) > 0)
@@ -186,10 +189,10 @@ def _parts(store: Store, config: Config, scene: dict[str, Any], margin_s: float)
     return parts
 
 
-def _unchanged_times(source: Source, recording: dict[str, Any], config: Config) -> FrameTimes:
+def _unchanged_times(source: Source, recording: dict[str, Any], decoder: Decoder) -> FrameTimes:
     if stat_signature(source) != (recording["size_bytes"], recording["modified_ns"]):
         raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
-    times = frame_times(source, Defaults(image_rate_hz=config.footage.image_rate_hz))
+    times = decoder.times(source)
     sampled = np.asarray(recording["sampled_indices"], np.int64)
     if sampled[-1] >= len(times) or (times.pts_ns[sampled] != recording["sampled_pts_ns"]).any():
         raise FootageError(
@@ -263,7 +266,9 @@ def _text(
 # Encoding.
 
 
-def _write(path: Path, scene_id: str, parts: list[_Part], painter: _Painter, crf: int) -> Clip:
+def _write(
+    path: Path, scene_id: str, parts: list[_Part], decoder: Decoder, painter: _Painter, crf: int
+) -> Clip:
     """Encode beside the place and rename: nobody sees half a clip."""
     partial = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -271,7 +276,7 @@ def _write(path: Path, scene_id: str, parts: list[_Part], painter: _Painter, crf
     except OSError as error:
         raise MiningError(f"{path.parent}: cannot be made: {error.strerror}") from None
     try:
-        written, lost = _encode(partial, parts, painter, crf)
+        written, lost = _encode(partial, parts, decoder, painter, crf)
         if not written:
             raise FootageError(f"scene {scene_id}: none of its {lost} frames decodes")
         os.replace(partial, path)
@@ -284,7 +289,9 @@ def _write(path: Path, scene_id: str, parts: list[_Part], painter: _Painter, crf
     return Clip(scene_id, str(path), len(written), (written[-1] - written[0]) / 1e6, lost)
 
 
-def _encode(path: Path, parts: list[_Part], painter: _Painter, crf: int) -> tuple[list[int], int]:
+def _encode(
+    path: Path, parts: list[_Part], decoder: Decoder, painter: _Painter, crf: int
+) -> tuple[list[int], int]:
     """Write the frames that decode. Returns their times (microseconds since 1970), and how many did not decode."""
     written: list[int] = []
     lost = 0
@@ -305,7 +312,7 @@ def _encode(path: Path, parts: list[_Part], painter: _Painter, crf: int) -> tupl
         codec.thread_count = _THREADS
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        for at_us, frame in _frames(parts, painter):
+        for at_us, frame in _frames(parts, decoder, painter):
             shown.advance()
             if frame.rgb is None:
                 lost += 1
@@ -330,12 +337,13 @@ def _encode(path: Path, parts: list[_Part], painter: _Painter, crf: int) -> tupl
     return written, lost
 
 
-def _frames(parts: list[_Part], painter: _Painter) -> Iterator[tuple[int, Frame]]:
+def _frames(parts: list[_Part], decoder: Decoder, painter: _Painter) -> Iterator[tuple[int, Frame]]:
     """(microseconds since 1970, frame) in order of time."""
     for part in parts:
         painter.begin(part)
         recording = part.recording
-        frames = read(part.source, part.times, part.indices, (recording["width_px"], recording["height_px"]))
+        size_px = (recording["width_px"], recording["height_px"])
+        frames = decoder.frames(part.source, part.times, part.indices, size_px)
         for at_us, frame in zip(part.at_us.tolist(), frames, strict=True):
             rgb = None if frame.rgb is None else painter.paint(frame.rgb, frame.frame_index)
             yield at_us, Frame(frame.frame_index, frame.pts_ns, rgb, frame.error)

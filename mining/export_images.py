@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mining.blur import Blur, NotBlurred
 from mining.config import Config, ExportConfig
-from mining.footage import Defaults, FootageError, Source, frame_times, read, stat_signature
+from mining.decode import Decoder
+from mining.footage import FootageError, Source, stat_signature
 from mining.progress import progress
 from mining.types import Frame, FrameTimes, MiningError
 from mining.vendors.delivery import ContextImage
@@ -76,14 +77,14 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
     ordered = sorted(
         (row for row in rows if row["uri"]), key=lambda row: (row["recording_id"], row["frame_index"])
     )
-    with progress("export", len(rows), "images") as shown:
+    with progress("export", len(rows), "images") as shown, Decoder(config) as decoder:
         for _, group in itertools.groupby(ordered, key=lambda row: row["recording_id"]):
             frames = list(group)
             try:
-                source, times = _unchanged(frames[0], config)
+                source, times = _unchanged(frames[0], decoder)
                 wanted = _wanted(frames, times, export)
                 size_px = (frames[0]["width_px"], frames[0]["height_px"])
-                for frame in read(source, times, list(wanted), size_px):
+                for frame in decoder.frames(source, times, list(wanted), size_px):
                     _write(frame, wanted[frame.frame_index], folder, export, blur, written)
                     shown.advance(sum(file.offset_s is None for file in wanted[frame.frame_index]))
             except FootageError as error:
@@ -96,12 +97,12 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
     return written
 
 
-def _unchanged(row: dict[str, Any], config: Config) -> tuple[Source, FrameTimes]:
+def _unchanged(row: dict[str, Any], decoder: Decoder) -> tuple[Source, FrameTimes]:
     """Open a recording, after making sure that it is still the one that was indexed."""
     source = Source(row["uri"], row["kind"])
     if stat_signature(source) != (row["size_bytes"], row["modified_ns"]):
         raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
-    return source, frame_times(source, Defaults(image_rate_hz=config.footage.image_rate_hz))
+    return source, decoder.times(source)
 
 
 def _wanted(rows: list[dict[str, Any]], times: FrameTimes, export: ExportConfig) -> dict[int, list[_Wanted]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,19 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from mining.config import Config
+from mining.decode import Decoder
 from mining.footage import (
     Defaults,
-    Facts,
     FootageError,
-    Sidecar,
     Source,
     companions,
     discover,
     load_telemetry,
     probe,
-    read_facts,
     sampled_indices,
     stat_signature,
 )
-from mining.isolated import Crashed, Worker
+from mining.isolated import Crashed
 from mining.progress import progress
 from mining.schemas import FRAMES, RECORDINGS
 from mining.store import Store, digest
@@ -41,8 +38,6 @@ INDEX_VERSION = 1
 """Raise when the rows of this stage change for the same input."""
 
 _LOOK_EVERY_S = 0.5
-_SLOWEST_BYTES_A_S = 5e6
-"""A file that is read more slowly than this, over and above the time limit, counts as one that hangs."""
 _TELEMETRY_COLUMNS = ("speed_mps", "latitude_deg", "longitude_deg", "heading_deg")
 
 
@@ -62,10 +57,8 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     known = _known(store)
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
-    worker = Worker()
-    facts = partial(_facts, worker, config.detect.decode_timeout_s)
     found: dict[str, str] = {}
-    with closing(worker), progress("index", len(sources), "recordings") as shown:
+    with Decoder(config) as decoder, progress("index", len(sources), "recordings") as shown:
         todo = sources
         while todo:
             others = []
@@ -77,7 +70,7 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
                 elif store.leases.take(f"index-{signature}"):
                     try:
                         recording_id = _index(
-                            store, config, source, signature, facts, defaults, known, found, report
+                            store, config, source, signature, decoder, defaults, known, found, report
                         )
                     finally:
                         store.leases.drop(f"index-{signature}")
@@ -103,33 +96,21 @@ def _index(
     config: Config,
     source: Source,
     signature: str,
-    facts: Callable[[Source, Sidecar, Defaults], Facts],
+    decoder: Decoder,
     defaults: Defaults,
     known: dict[str, tuple[date, dict[str, Any]]],
     found: dict[str, str],
     report: StageReport,
 ) -> str:
     """Open a file and commit its rows, unless another file of this run had the same content. Returns its recording_id."""
-    recording, times = probe(source, defaults, facts)
+    recording, times = probe(source, defaults, decoder.facts)
     if recording.status == "unreadable" and recording.recording_id in found:
         # Broken files of equal content (all empty files, say) are each a failure of their own.
         recording = replace(recording, recording_id=digest(source.path)[:20])
     if recording.recording_id not in found:
         before = known.get(recording.recording_id)
-        _commit(store, config, source, recording, times, signature, before, report)
+        _commit(store, config, source, recording, times, signature, decoder, before, report)
     return recording.recording_id
-
-
-def _facts(worker: Worker, timeout_s: float, source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:
-    """``read_facts`` in a process of its own: a file that FFmpeg crashes on, or never ends with, is one bad recording."""
-    size_bytes, _ = stat_signature(source)
-    try:
-        facts: Facts = worker.call(
-            read_facts, source, sidecar, defaults, timeout_s=timeout_s + size_bytes / _SLOWEST_BYTES_A_S
-        )
-    except Crashed as error:
-        raise FootageError(f"FFmpeg {error} while its packets were listed") from None
-    return facts
 
 
 def indexed(store: Store, config: Config) -> list[str]:
@@ -178,6 +159,7 @@ def _commit(
     recording: Recording,
     times: FrameTimes,
     signature: str,
+    decoder: Decoder,
     before: tuple[date, dict[str, Any]] | None,
     report: StageReport,
 ) -> None:
@@ -189,7 +171,7 @@ def _commit(
             started_at_source=before[1]["started_at_source"],
         )
     indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
-    telemetry, trouble = _telemetry(source, recording, times, indices)
+    telemetry, trouble = _telemetry(decoder, source, recording, times, indices)
     if trouble:
         recording = _partial(recording, trouble)
     if (
@@ -234,16 +216,18 @@ def _partial(recording: Recording, reason: str) -> Recording:
 
 
 def _telemetry(
-    source: Source, recording: Recording, times: FrameTimes, indices: NDArray[np.int64]
+    decoder: Decoder, source: Source, recording: Recording, times: FrameTimes, indices: NDArray[np.int64]
 ) -> tuple[dict[str, NDArray[np.float64]], str | None]:
     """Telemetry at the sampled frames; a file that cannot be used is named, and its columns stay NULL."""
+    path = companions(source).get("telemetry")
+    if path is None or not len(indices):
+        return {}, None
     try:
-        path = companions(source).get("telemetry")
-        if path is None or not len(indices):
-            return {}, None
-        telemetry = load_telemetry(path, recording.started_at)
+        telemetry = decoder.call(load_telemetry, path, recording.started_at)
     except FootageError as error:
         return {}, str(error)
+    except Crashed as error:
+        return {}, f"telemetry {os.path.basename(path)}: its reader {error}"
     return telemetry.at((times.pts_ns[indices] - times.pts_ns[0]) / 1e9), None
 
 

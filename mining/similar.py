@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from mining.committee import Committee, committee_of
 from mining.config import Config
+from mining.decode import Decoder
 from mining.footage import FootageError
 from mining.footage.discover import IMAGE_ENDINGS, ending
 from mining.footage.images import read_image
+from mining.isolated import Crashed
 from mining.store import Store, sql_file
 from mining.types import FloatArray, MiningError, QueryError, UsageError
 from mining.views import check_that_it_reads
@@ -58,7 +60,7 @@ def embeddings_of(store: Store, config: Config, committee: Committee, examples: 
 def image_digests(config: Config, examples: Sequence[str]) -> list[str]:
     """Hash the pixels of the image files among the examples; one that cannot be read is a UsageError."""
     paths = [example for example in examples if is_image(example)]
-    return [hashlib.sha256(_pixels(config, path).tobytes()).hexdigest() for path in paths]
+    return [hashlib.sha256(rgb.tobytes()).hexdigest() for rgb in _pixels(config, paths)]
 
 
 def find(
@@ -157,14 +159,14 @@ def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
     """Show image files to the committee's first detector."""
     if not paths:
         return {}
-    pixels = {path: _pixels(config, path) for path in paths}
+    pixels = _pixels(config, paths)
     import detectors  # torch: only where there is an image to look at
     from detectors.classes import ClassMap
     from detectors.preprocess import Batch
 
     primary = detectors.load(config.resolved_detectors[0], ClassMap.load(config.classes_path))
     found = {}
-    for path, rgb in pixels.items():  # one by one: images differ in size
+    for path, rgb in zip(paths, pixels, strict=True):  # one by one: images differ in size
         predictions = primary.predict(Batch([rgb]))
         if predictions.errors:
             raise MiningError(f"{path}: {primary.name} fails on it: {predictions.errors[0]}")
@@ -172,11 +174,17 @@ def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
     return found
 
 
-def _pixels(config: Config, path: str) -> NDArray[np.uint8]:
-    try:
-        return read_image(str(config.path(path)))
-    except FootageError as error:
-        raise UsageError(f"{config.path(path).parent}/{error}") from None
+def _pixels(config: Config, paths: Sequence[str]) -> list[NDArray[np.uint8]]:
+    found = []
+    with Decoder(config) as decoder:
+        for path in map(config.path, paths):
+            try:
+                found.append(decoder.call(read_image, str(path)))
+            except FootageError as error:
+                raise UsageError(f"{path.parent}/{error}") from None
+            except Crashed as error:
+                raise UsageError(f"{path}: the decoder {error}; take another image") from None
+    return found
 
 
 def _is_condition(where: str) -> bool:

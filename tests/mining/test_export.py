@@ -31,6 +31,7 @@ from mining.types import MiningError, UsageError
 from mining.vendors import VENDORS
 from mining.vendors.instructions import plain_words
 from mining.vendors.labels import Sent, SentImage
+from tests.mining.lethal import run_with_lethal_decoder
 from tests.mining.synthetic import table
 
 CLIP = "udacity_vd_test_video.mp4"  # 38 frames of 1280x720, 25 a second; three cars
@@ -528,6 +529,24 @@ def test_a_delivery_that_cannot_be_written_leaves_nothing_beside_its_place(
 def test_a_format_that_is_named_twice_is_refused(batch: Config, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'yolo' is there twice"):
         export(batch, tmp_path, vendors=["yolo", "coco", "yolo"])
+
+
+@pytest.mark.parametrize("ends", ["crash_at", "hang_at"])
+def test_a_decoder_that_crashes_or_hangs_costs_its_image(batch: Config, tmp_path: Path, ends: str) -> None:
+    done = run_with_lethal_decoder(
+        ["export", "-c", str(Path(batch.folder) / "night.toml"), "--batch", BATCH, "--to", "here", "--json",
+         "--set", "detect.decode_timeout_s=4"],
+        tmp_path, **{ends: [CHOSEN[0]]},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["counts"]["images"], told["counts"]["failed_images"]) == (1, 1)
+    rows = {row["frame_id"]: row for row in exports(batch) if row["vendor"] == "coco"}
+    lost, kept = sorted(rows, key=lambda name: rows[name]["status"])
+    reason = {"crash_at": "the decoder crashed (SIGSEGV)", "hang_at": "the decoder gave no answer for 4 s"}
+    assert (rows[lost]["status"], rows[lost]["error"]) == ("failed", reason[ends])
+    content = (tmp_path / "here" / BATCH / rows[kept]["file_name"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == rows[kept]["sha256"]
 
 
 # -- buckets ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from mining.config import Config
 from mining.store import Store
 from mining.types import MiningError, UsageError
 from tests.mining.footage_clips import HEIGHT_PX, WIDTH_PX, encode, picture
+from tests.mining.lethal import run_with_lethal_decoder
 from tests.mining.synthetic import table
 
 START = datetime(2026, 3, 14, 20, 0, tzinfo=UTC)
@@ -264,6 +265,20 @@ def test_footage_that_changed_or_went_away_gives_no_clip_and_the_others_go_on(ni
     assert "b.mp4: gone, or changed since it was indexed" in str(two.error)
     assert three.error is None
     assert [p.name for p in (night.folder / "clips").iterdir()] == [f"{scenes[2]}.mp4"]
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_its_frames(night: Night) -> None:
+    night.add("a")
+    (scene,) = night.mine((0.0, 2.0))
+    done = run_with_lethal_decoder(
+        ["clip", scene, "-c", "night.toml", "--json", "--set", "detect.decode_timeout_s=4"],
+        night.folder, crash_at=[10], hang_at=[20],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)
+    assert (told["frames"], told["lost"], told["error"]) == (48, 2, None)
+    times, _ = watch(night.folder / told["path"])
+    assert times == pytest.approx([n / RATE_HZ for n in range(50) if n not in {10, 20}], abs=1e-6)
 
 
 def test_images_whose_rate_was_changed_since_are_refused(night: Night) -> None:
