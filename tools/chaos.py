@@ -5,7 +5,9 @@
 The night is run once, undisturbed. Then again, in another store, and killed (SIGKILL) until --kills is reached: in turn at a
 commit boundary (before the n-th rename, unlink or sync of a file since the start, n drawn anew each time) and at a random
 moment. Each time the same command is started again; when a night ends, its rows are compared with the undisturbed ones, the
-store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed.
+store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed. With ``--s3 0.05``
+the store that is killed lies in a bucket of a local S3 that fails this share of all requests (500, 503, connections that end
+before or after the work, answers cut off); a boundary is a write of an object then.
 
 Held: equal rows in every table, none twice, none missing; `mining verify` finds no damage; every end is 0 or a kill.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,13 +30,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
 
-from mining import housekeeping
+from mining import buckets, housekeeping
+from mining.places import place
 from mining.schemas import TABLES
 from mining.store import Store
+from tests.mining.flaky_s3 import FlakyS3, flaky_s3
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
-store = "{store}"
+store = {store}
 [footage]
 paths = {footage}
 sample_hz = {sample_hz}
@@ -45,7 +50,7 @@ shard_minutes = {shard_minutes}
 budget = 10
 min_gap_s = 0.5
 [export]
-to = "{store}-batches"
+to = "{name}-batches"
 """
 # Runs `mining run`, and kills its own process before the n-th call that makes a change to the disk last.
 JOB = """
@@ -65,6 +70,9 @@ def counted(call):
 if left:
     for name in ("replace", "unlink", "fsync"):
         setattr(os, name, counted(getattr(os, name)))
+    from mining import buckets
+    for name in ("put", "create", "replace", "delete"):
+        setattr(buckets, name, counted(getattr(buckets, name)))
 sys.argv = ["mining", "--quiet", "run", sys.argv[2]]
 from mining.cli import main
 main()
@@ -88,18 +96,27 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1)
     parser.add_argument("--sample-hz", type=float, default=2.0)
     parser.add_argument("--shard-minutes", type=float, default=0.05)
+    parser.add_argument(
+        "--s3", type=float, metavar="SHARE", help="in a bucket that fails this share of requests"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="end in one line of JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        figures = disturb(options, Path(folder))
+        if options.s3 is None:
+            figures = disturb(options, Path(folder), None)
+        else:
+            with flaky_s3(rate=options.s3, seed=options.seed) as s3:
+                os.environ.update(s3.environment)
+                s3.make_bucket("chaos")
+                figures = disturb(options, Path(folder), s3)
     for name, figure in figures.items():
         print(f"{name:<24}{figure}")
     if options.json:
         print(json.dumps(figures))
 
 
-def disturb(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def disturb(options: argparse.Namespace, work: Path, s3: FlakyS3 | None) -> dict[str, Any]:
     """Run, kill, compare."""
     random = np.random.default_rng(options.seed)
     began = time.perf_counter()
@@ -107,27 +124,33 @@ def disturb(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if calm.wait() != 0:
         sys.exit(f"the undisturbed night ended with {calm.returncode}")
     night_s = time.perf_counter() - began
-    wanted = rows(work / "calm")
+    wanted = rows(str(work / "calm"))
     kills = {"at a boundary": 0, "at a random moment": 0}
     nights = unequal = damaged = wrong_ends = 0
     while sum(kills.values()) < options.kills:
-        store = f"night{nights}"
+        store = f"night{nights}" if s3 is None else f"s3://chaos/night{nights}"
         while not disturbed_run(options, work, store, random, night_s, kills):
             pass
         nights += 1
         last = start(options, work, store, 0)
         wrong_ends += last.wait() != 0
-        found = rows(work / store)
+        lies_in = str(work / store) if s3 is None else store
+        found = rows(lies_in)
         differing = [table for table in wanted if found[table] != wanted[table]]
         for table in differing:
             print(f"{store}: {table}: {len(found[table])} rows, {len(wanted[table])} undisturbed, or others")
         unequal += bool(differing)
-        _, damage = housekeeping.verify(Store(work / store))
+        _, damage = housekeeping.verify(Store(place(lies_in)))
         damaged += len(damage)
         print(f"night {nights}: {sum(kills.values())} kills", flush=True)
-        shutil.rmtree(work / store)
+        if s3 is None:
+            shutil.rmtree(lies_in)
+        else:
+            for found_object in list(buckets.listed(lies_in)):
+                buckets.delete(found_object.uri)
     return {
         "jobs": options.jobs,
+        "failed_requests": None if s3 is None else f"{s3.failed.total()} of {s3.requests.total()}",
         "nights": nights,
         "rows": sum(len(found) for found in wanted.values()),
         "kills": {"value": kills, "bar": options.kills, "holds": sum(kills.values()) >= options.kills},
@@ -168,14 +191,16 @@ def disturbed_run(
 
 def start(options: argparse.Namespace, work: Path, store: str, boundary: int) -> subprocess.Popen[bytes]:
     """Start `mining run` on a store; it kills itself at a boundary where that is not 0."""
-    config = work / f"{store}.toml"
+    name = store.rpartition("/")[2]
+    config = work / f"{name}.toml"
     detectors = "\n".join(
         f'[[detector]]\nname = "d{n}"\nweights = {json.dumps(str(path.resolve()))}\nimage_size_px = 160'
         for n, path in enumerate(options.weights)
     )
     config.write_text(
         CONFIG.format(
-            store=store,
+            store=json.dumps(store),
+            name=name,
             footage=json.dumps([str(path.resolve()) for path in options.footage]),
             detectors=detectors,
             sample_hz=options.sample_hz,
@@ -186,9 +211,9 @@ def start(options: argparse.Namespace, work: Path, store: str, boundary: int) ->
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-def rows(store: Path) -> dict[str, list[Any]]:
+def rows(store: str) -> dict[str, list[Any]]:
     """Every table's rows, in one order."""
-    with Store(store).connect() as con:
+    with Store(place(store)).connect() as con:
         return {
             table: con.sql(f"SELECT {_PLACES.get(table, '*')} FROM {table} ORDER BY ALL")
             .to_arrow_table()
