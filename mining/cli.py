@@ -735,6 +735,61 @@ def explain(
 
 
 @cli.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--by", multiple=True, metavar="NAME|EXPRESSION",
+    help="What makes the slices: light, camera, vehicle, hours, 'tag NAME', 'quota NAME', or SQL over `mined`; may be given "
+    "again. Light, camera, quotas and tags of few values where absent.",
+)  # fmt: skip
+@click.option("--nights", metavar="A..B", help="Of two committees: only frames of these nights.")
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(0, 10_000),
+    help="Of two committees: frames to name in each direction.",
+)  # fmt: skip
+def compare(
+    before: str,
+    after: str,
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    by: tuple[str, ...],
+    nights: str | None,
+    top: int,
+) -> None:
+    """Compare two nights, or two committees on the same footage: what got harder, what got easier?
+
+    A and B are nights (2026-03-14, or 2026-03-01..2026-03-07), seen by the config's committee; or two committees of its store:
+    their ids, or enough of the beginning or the end of each. What is more than noise is marked: docs/operations.md.
+
+    Example: mining compare 2026-03-13 2026-03-14 --config night.toml
+    """
+    from mining.compare import committees, text
+    from mining.compare import nights as of_nights
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    store = Store(config.store_path)
+    one, other = spans = of_nights.span_of(before), of_nights.span_of(after)
+    found: of_nights.NightComparison | committees.CommitteeComparison
+    if one is not None and other is not None:
+        if nights is not None:
+            raise click.UsageError(
+                "--nights narrows a comparison of committees; two nights are named already"
+            )
+        found = of_nights.compare(store, config, one, other, by)
+    elif spans != (None, None):
+        raise UsageError(f"{before} and {after}: name two nights, or two committees")
+    else:
+        only = None if nights is None else nights_of(nights)
+        found = committees.compare(store, config, before, after, nights=only, by=by, top=top)
+    click.echo(json.dumps(text.as_dict(found), default=str) if as_json else printable(text.text(found)))
+
+
+@cli.command()
 @click.argument("batches", nargs=2, metavar="BATCH BATCH")
 @click.option(
     "--store", "store_path", required=True, type=click.Path(path_type=Path), help="The store's folder."
@@ -747,10 +802,10 @@ def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from mining import explain as explaining
+    from mining.compare import batches as comparing
     from mining.store import Store
 
-    found = explaining.diff(Store(store_path), *batches)
+    found = comparing.diff(Store(store_path), *batches)
     click.echo(json.dumps(asdict(found), default=str) if as_json else printable(found.text()))
 
 

@@ -35,17 +35,20 @@ class QueryError(UsageError):
     """A query that is wrong or may not run; the message has the query's line in it, so it may be several lines long."""
 
 
-def nights_of(text: str) -> Nights:
-    """Read nights as people write them: ``2026-03-01``, or ``2026-03-01..2026-03-14`` with both ends included."""
+def nights_of(text: str, what: str = "--nights") -> Nights:
+    """Read nights as people write them: ``2026-03-01``, or ``2026-03-01..2026-03-14`` with both ends included.
+
+    ``what`` is what a person mends where they cannot be read.
+    """
     match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})(?:\.\.(\d{4}-\d{2}-\d{2}))?", text)
     try:
         if match is None:
             raise ValueError
         first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or match[1])
     except ValueError:
-        raise UsageError(f"--nights {text}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
+        raise UsageError(f"{what} {text}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
     if last < first:
-        raise UsageError(f"--nights {text}: ends before it begins")
+        raise UsageError(f"{what} {text}: ends before it begins")
     return first, last
 
 

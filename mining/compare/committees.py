@@ -120,7 +120,14 @@ class CommitteeComparison:
 
 
 def compare(
-    store: Store, config: Config, before: str, after: str, *, nights: Nights | None = None, by: Sequence[str] = (), top: int = 10
+    store: Store,
+    config: Config,
+    before: str,
+    after: str,
+    *,
+    nights: Nights | None = None,
+    by: Sequence[str] = (),
+    top: int = 10,
 ) -> CommitteeComparison:
     """Compare two committees on the frames that both scored.
 
@@ -144,7 +151,9 @@ def compare(
     span = {"first": first, "last": last}
     with store.connect(nights=nights) as con:
         sql = sql_file("compare_committees")
-        found = con.sql(sql, params={"before": before, "after": after, **span}).to_arrow_table().to_pylist()[0]
+        found = (
+            con.sql(sql, params={"before": before, "after": after, **span}).to_arrow_table().to_pylist()[0]
+        )
         references = _references(before, after, found)
         if not found["both"]:
             raise UsageError(
@@ -154,7 +163,13 @@ def compare(
         signals = list(dict.fromkeys([*(f"{name}_pct" for name in config.score.hardness), *CLAIMS]))
         compared = con.sql(
             sql_file("compare_frames"),
-            params={"committee_id": before, "before_first": first, "before_last": last, "after_first": first, "after_last": last},
+            params={
+                "committee_id": before,
+                "before_first": first,
+                "before_last": last,
+                "after_first": first,
+                "after_last": last,
+            },
         )
         other = con.sql(
             "SELECT frame_id AS id_after, night AS night_after, hardness AS hardness_after, classes AS classes_after, "
@@ -162,14 +177,17 @@ def compare(
             + " FROM scores WHERE committee_id = $after AND hardness IS NOT NULL AND night BETWEEN $first AND $last",
             params={"after": after, **span},
         )
-        paired = compared.join(other, "frame_id = id_after AND night = night_after").set_alias("mined")
+        paired = compared.join(other, "frame_id = id_after AND night = night_after")
+        paired = paired.order("frame_id").set_alias("mined")  # so that equals always come in one order
         columns = [
-            name
-            for of_both in ("hardness", "classes", *signals)
-            for name in (of_both, f"{of_both}_after")
+            name for of_both in ("hardness", "classes", *signals) for name in (of_both, f"{of_both}_after")
         ]
         frames = read(
-            con, paired, ["frame_id", "camera", "captured_at", "epoch_us(captured_at) AS at_us", *columns], config.select, by
+            con,
+            paired,
+            ["frame_id", "camera", "captured_at", "epoch_us(captured_at) AS at_us", *columns],
+            config.select,
+            by,
         )
     return _compared(store, config, (before, after), references, found, frames, nights, top)
 
@@ -180,7 +198,7 @@ def _committee(store: Store, known: Sequence[str], text: str) -> str:
     ]
     if len(matching) == 1:
         return matching[0]
-    what = "several committees are" if matching else "no night and no committee is"
+    what = "several committees are" if matching else "no night (write 2026-03-14) and no committee is"
     some = matching or known
     listed = ", ".join(some[:_NAMED]) + (f" and {len(some) - _NAMED} more" if len(some) > _NAMED else "")
     raise UsageError(f"{what} called {text!r} in {store.root}; scored have {listed or 'none yet'}")
@@ -207,12 +225,8 @@ def _compared(
     nights: Nights | None,
     top: int,
 ) -> CommitteeComparison:
-    # Equals in an order that does not depend on how the rows came.
-    order = np.argsort(frames.column("frame_id").astype(str), kind="stable")
-    hardness = frames.column("hardness")[order], frames.column("hardness_after")[order]
-    place = np.empty(len(frames)), np.empty(len(frames))
-    for i in (0, 1):
-        place[i][order] = stats.places(hardness[i])
+    hardness = frames.column("hardness"), frames.column("hardness_after")
+    place = stats.places(hardness[0]), stats.places(hardness[1])
     shift = place[1] - place[0]
     seen = [classes_of(frames.table[name]) for name in ("classes", "classes_after")]
     absent = np.zeros(len(frames), bool)
@@ -234,7 +248,8 @@ def _compared(
         easier=_moved(frames, place, config, np.argsort(shift, kind="stable"), -1, top),
         shifts=_shifts(frames, shift, {name: one | other for name, (one, other) in sees.items()}),
         sights=[
-            Sight(name, int((a & ~b).sum()), int((b & ~a).sum()), int((a & b).sum())) for name, (a, b) in sees.items()
+            Sight(name, int((a & ~b).sum()), int((b & ~a).sum()), int((a & b).sum()))
+            for name, (a, b) in sees.items()
         ],
         claims=_claims(frames),
         slices_by=frames.slices_by,
@@ -244,9 +259,14 @@ def _compared(
 
 def _overlaps(hardness: tuple[Any, Any], budget: int) -> list[Overlap]:
     count = len(hardness[0])
-    sizes = {f"select.budget, {budget}": budget, **{f"{share:.0%}": round(share * count) for share in _SHARES}}
+    sizes = {
+        f"select.budget, {budget}": budget,
+        **{f"{share:.0%}": round(share * count) for share in _SHARES},
+    }
     return [
-        Overlap(size, stats.in_both_tops(*hardness, size), what) for what, size in sizes.items() if 0 < size < count
+        Overlap(size, stats.in_both_tops(*hardness, size), what)
+        for what, size in sizes.items()
+        if 0 < size < count
     ]
 
 
@@ -300,15 +320,19 @@ def _shifts(frames: Frames, shift: stats.Float64Array, sees: Mapping[str, Any]) 
     dimensions = [frames.slices, *frames.dimensions, Dimension("drive", frames.drives, frames.drive)]
     dimensions += [Dimension("class", (name,), np.where(seen, 0, -1)) for name, seen in sees.items()]
     sizes = [(len(frames.drives), len(one.values)) for one in dimensions]
-    counts = np.concatenate([stats.by_drive(frames.drive, d.of, *s) for d, s in zip(dimensions, sizes, strict=True)], axis=1)
+    counts = np.concatenate(
+        [stats.by_drive(frames.drive, d.of, *s) for d, s in zip(dimensions, sizes, strict=True)], axis=1
+    )
     totals = np.concatenate(
-        [stats.by_drive(frames.drive, d.of, *s, shift) for d, s in zip(dimensions, sizes, strict=True)], axis=1
+        [stats.by_drive(frames.drive, d.of, *s, shift) for d, s in zip(dimensions, sizes, strict=True)],
+        axis=1,
     )
     means = stats.means_of(totals, counts)
     found = figures(stats.jackknife(means.value, [means.left_out]))
     names = [(one.name, value) for one in dimensions for value in one.values]
     return [
-        Shift(*names[k], int(counts[:, k].sum()), int((counts[:, k] > 0).sum()), found[k]) for k in range(len(names))
+        Shift(*names[k], int(counts[:, k].sum()), int((counts[:, k] > 0).sum()), found[k])
+        for k in range(len(names))
     ]
 
 

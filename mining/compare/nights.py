@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from mining.compare.rows import Dimension, Figure, Frames, classes_of, figures, 
 from mining.config import Config
 from mining.schemas import SIGNALS
 from mining.store import Store, sql_file
-from mining.types import Nights, UsageError
+from mining.types import Nights, UsageError, nights_of
 
 _COLUMNS = ("is_after", "hardness", "classes", *(name for name, _ in SIGNALS))
 _NAMED = 5
@@ -108,7 +108,9 @@ class NightComparison:
     """What has too many values to part frames by."""
 
 
-def compare(store: Store, config: Config, before: Nights, after: Nights, by: Sequence[str] = ()) -> NightComparison:
+def compare(
+    store: Store, config: Config, before: Nights, after: Nights, by: Sequence[str] = ()
+) -> NightComparison:
     """Compare two nights, or runs of nights, under the config's committee.
 
     Raises:
@@ -130,12 +132,23 @@ def compare(store: Store, config: Config, before: Nights, after: Nights, by: Seq
     return _compared(config, committee, (before, after), facts, frames)
 
 
+def span_of(text: str) -> Nights | None:
+    """Read what may be nights; None for a text that is none, such as a committee's id.
+
+    Raises:
+        UsageError: it looks like nights, and there are no such days.
+    """
+    return nights_of(text, "night") if re.match(r"\d{4}-\d\d-\d\d(\.\.|$)", text) else None
+
+
 def named(nights: Nights) -> str:
     """Write nights as people do."""
     return str(nights[0]) if nights[0] == nights[1] else f"{nights[0]}..{nights[1]}"
 
 
-def _check(store: Store, committee: Committee, spans: tuple[Nights, Nights], facts: list[dict[str, Any]]) -> None:
+def _check(
+    store: Store, committee: Committee, spans: tuple[Nights, Nights], facts: list[dict[str, Any]]
+) -> None:
     for nights, fact in zip(spans, facts, strict=True):
         if not fact["recordings"]:
             known = store.nights("index")
@@ -167,13 +180,19 @@ def _committees(store: Store, nights: Nights) -> list[str]:
 
 
 def _compared(
-    config: Config, committee: Committee, spans: tuple[Nights, Nights], facts: list[dict[str, Any]], frames: Frames
+    config: Config,
+    committee: Committee,
+    spans: tuple[Nights, Nights],
+    facts: list[dict[str, Any]],
+    frames: Frames,
 ) -> NightComparison:
     hardness = frames.column("hardness").astype(np.float64)
     is_after = frames.column("is_after").astype(bool)
     for nights, rows in zip(spans, (~is_after, is_after), strict=True):
         if not rows.any():
-            raise UsageError(f"{named(nights)}: no frame has a hardness: the committee's first detector saw none of them")
+            raise UsageError(
+                f"{named(nights)}: no frame has a hardness: the committee's first detector saw none of them"
+            )
     sides = ~is_after, is_after
     hard = (hardness >= config.scenes.min_hardness).astype(np.float64)
     overall = []
@@ -188,7 +207,10 @@ def _compared(
     dimensions = [frames.slices, *frames.dimensions]
     classes = classes_of(frames.table["classes"])
     dimensions += [Dimension("class", (name,), np.where(has, 0, -1)) for name, has in classes.items()]
-    kinds = [*_kinds(frames, sides, dimensions[:1], hardness), *_kinds(frames, sides, dimensions[1:], hardness)]
+    kinds = [
+        *_kinds(frames, sides, dimensions[:1], hardness),
+        *_kinds(frames, sides, dimensions[1:], hardness),
+    ]
     return NightComparison(
         committee_id=committee.committee_id,
         reference_id=facts[0]["reference_ids"][0],
@@ -200,9 +222,14 @@ def _compared(
         within=parts[1],
         mix=parts[2],
         only_one_side=parts[3],
-        shared_slices=(float(counts[0][:, shared].sum() / counts[0].sum()), float(counts[1][:, shared].sum() / counts[1].sum())),
+        shared_slices=(
+            float(counts[0][:, shared].sum() / counts[0].sum()),
+            float(counts[1][:, shared].sum() / counts[1].sum()),
+        ),
         slices_by=frames.slices_by,
-        slices=sorted((kind for kind in kinds if kind.dimension == "slice"), key=lambda kind: -sum(kind.frames)),
+        slices=sorted(
+            (kind for kind in kinds if kind.dimension == "slice"), key=lambda kind: -sum(kind.frames)
+        ),
         kinds=[kind for kind in kinds if kind.dimension != "slice"],
         signals=_signals(frames, is_after, config.score.hardness),
         left_out=frames.too_many,
@@ -219,7 +246,9 @@ def _summed(
     return counts, [stats.by_drive(drive, of, *size, value) for drive, of, value in parted]
 
 
-def _side(nights: Nights, fact: dict[str, Any], hardness: stats.Float64Array, hard: stats.Float64Array) -> Side:
+def _side(
+    nights: Nights, fact: dict[str, Any], hardness: stats.Float64Array, hard: stats.Float64Array
+) -> Side:
     told = {name: value for name, value in fact.items() if name != "reference_ids"}
     deciles = np.quantile(hardness, np.arange(1, 10) / 10).tolist()
     return Side(
@@ -235,8 +264,13 @@ def _kinds(
     each = [_summed(frames, sides, dimension, hardness) for dimension in dimensions]
     if not each:
         return []
-    counts, totals = ([np.concatenate([one[i][side] for one in each], axis=1) for side in (0, 1)] for i in (0, 1))
-    shares = [stats.means_of(counts[side], _summed(frames, sides, frames.whole, hardness)[0][side]) for side in (0, 1)]
+    counts, totals = (
+        [np.concatenate([one[i][side] for one in each], axis=1) for side in (0, 1)] for i in (0, 1)
+    )
+    shares = [
+        stats.means_of(counts[side], _summed(frames, sides, frames.whole, hardness)[0][side])
+        for side in (0, 1)
+    ]
     means = [stats.means_of(totals[side], counts[side]) for side in (0, 1)]
     share_changes, changes = figures(stats.difference(*shares)), figures(stats.difference(*means))
     names = [(one.name, value) for one in dimensions for value in one.values]
@@ -263,7 +297,9 @@ def _signals(frames: Frames, is_after: NDArray[np.bool_], weights: dict[str, flo
         sides = [values[known & rows] for rows in (~is_after, is_after)]
         if not all(map(len, sides)):
             continue
-        probability, left_out = stats.superiority(values[known], is_after[known], frames.drive[known], len(frames.drives))
+        probability, left_out = stats.superiority(
+            values[known], is_after[known], frames.drive[known], len(frames.drives)
+        )
         names.append(name)
         medians.append((float(np.median(sides[0])), float(np.median(sides[1]))))
         above.append(probability)

@@ -49,9 +49,7 @@ def figures(found: Estimates, *, one_by_one: bool = False) -> list[Figure]:
     """Make figures of estimates, judged together; or each by itself, where they are not many of one kind."""
     p = found.p if one_by_one else adjusted(found.p)
     columns = (found.value, found.low, found.high, p)
-    return [
-        Figure(*(None if np.isnan(v) else float(v) for v in row)) for row in zip(*columns, strict=True)
-    ]
+    return [Figure(*(None if np.isnan(v) else float(v) for v in row)) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,9 @@ def read(
     found = [_dimension(name, table[f"part_{i}"]) for i, name in enumerate(parts)]
     kept = [one for one in found if len(one.values) <= MOST_VALUES or one.name in by]
     drive = _dimension("drive", table["drive_id"])
-    slices, named = _slices(kept, by, table.num_rows, [*_OF_SLICES, *(name for name in parts if name not in _STANDARD)])
+    slices, named = _slices(
+        kept, by, table.num_rows, [*_OF_SLICES, *(name for name in parts if name not in _STANDARD)]
+    )
     return Frames(
         table=table,
         drive=drive.of,
@@ -151,7 +151,13 @@ def classes_of(column: pa.ChunkedArray) -> dict[str, NDArray[np.bool_]]:
 def rows_of(value: Any) -> Any:
     """Make JSON values of figures and what holds them."""
     if isinstance(value, Figure):
-        return {"value": value.value, "low": value.low, "high": value.high, "p_adjusted": value.p_adjusted, "told": value.told}
+        return {
+            "value": value.value,
+            "low": value.low,
+            "high": value.high,
+            "p_adjusted": value.p_adjusted,
+            "told": value.told,
+        }
     if isinstance(value, Mapping):
         return {key: rows_of(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -172,10 +178,14 @@ def _parts(relation: duckdb.DuckDBPyRelation, select: SelectConfig) -> dict[str,
             parts[f"quota {quota.title}"] = duckdb.SQLExpression(text)
         else:
             yes, no = duckdb.ConstantExpression(quota.title), duckdb.ConstantExpression("other")
-            parts[f"quota {quota.title}"] = duckdb.CaseExpression(duckdb.SQLExpression(f"({text})"), yes).otherwise(no)
+            parts[f"quota {quota.title}"] = duckdb.CaseExpression(
+                duckdb.SQLExpression(f"({text})"), yes
+            ).otherwise(no)
     keys = relation.select("unnest(map_keys(tags)) AS key").distinct().order("key").fetchall()
     for (key,) in keys:  # a tag's name comes from a vehicle: it is a value here, and never SQL
-        tag = duckdb.FunctionExpression("map_extract_value", duckdb.ColumnExpression("tags"), duckdb.ConstantExpression(key))
+        tag = duckdb.FunctionExpression(
+            "map_extract_value", duckdb.ColumnExpression("tags"), duckdb.ConstantExpression(key)
+        )
         parts[f"tag {key}"] = tag
     return parts
 

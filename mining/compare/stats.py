@@ -121,7 +121,7 @@ def superiority(
     share[order] = np.where(after, np.repeat(below_after, sizes), 1 - np.repeat(below_before, sizes))
     found = [
         means_of(
-            np.bincount(drive[side], share[side], drives)[:, None],
+            np.bincount(drive[side], share[side], drives).astype(np.float64)[:, None],
             np.bincount(drive[side], minlength=drives)[:, None].astype(np.float64),
         )
         for side in (~is_after, is_after)
@@ -130,7 +130,10 @@ def superiority(
 
 
 def decompose(
-    counts_before: Float64Array, totals_before: Float64Array, counts_after: Float64Array, totals_after: Float64Array
+    counts_before: Float64Array,
+    totals_before: Float64Array,
+    counts_after: Float64Array,
+    totals_after: Float64Array,
 ) -> Float64Array:
     """Split the change of a mean over C slices: [..., 4] total, within slices, mix of slices, slices that only one side has.
 
@@ -149,7 +152,9 @@ def decompose(
     both = (counts_before > 0) & (counts_after > 0)
     shares, levels, means, common = [], [], [], []
     for counts, totals in ((counts_before, totals_before), (counts_after, totals_after)):
-        shares.append(np.nan_to_num(_ratio(np.where(both, counts, 0), np.where(both, counts, 0).sum(-1, keepdims=True))))
+        shares.append(
+            np.nan_to_num(_ratio(np.where(both, counts, 0), np.where(both, counts, 0).sum(-1, keepdims=True)))
+        )
         levels.append(np.nan_to_num(_ratio(totals, counts)))
         means.append(_ratio(totals.sum(-1), counts.sum(-1)))
         common.append((shares[-1] * levels[-1]).sum(-1))
@@ -196,10 +201,12 @@ def places(values: NDArray[np.floating]) -> Float64Array:
 def in_both_tops(one: NDArray[np.floating], other: NDArray[np.floating], size: int) -> int:
     """Count the frames that are among the ``size`` highest of both; equals in the order in which they stand."""
     tops = [np.argsort(-values, kind="stable")[:size] for values in (one, other)]
-    return len(np.intersect1d(*tops))
+    return len(np.intersect1d(tops[0], tops[1]))
 
 
-def by_drive(drive: IntArray, group: IntArray, drives: int, groups: int, weights: Float64Array | None = None) -> Float64Array:
+def by_drive(
+    drive: IntArray, group: IntArray, drives: int, groups: int, weights: Float64Array | None = None
+) -> Float64Array:
     """[drives, groups] count frames, or sum ``weights`` [F], by drive and group; a group of -1 is in none."""
     held = group >= 0
     cell = drive[held] * groups + group[held]

@@ -24,7 +24,9 @@ _STARS = (
 def as_dict(found: NightComparison | CommitteeComparison) -> dict[str, Any]:
     """Give a comparison as JSON values; ``says`` is its first sentence."""
     kind, says = (
-        ("nights", night_sentence(found)) if isinstance(found, NightComparison) else ("committees", committee_sentence(found))
+        ("nights", night_sentence(found))
+        if isinstance(found, NightComparison)
+        else ("committees", committee_sentence(found))
     )
     return {"compares": kind, "says": says, **rows_of(found)}
 
@@ -61,8 +63,19 @@ def _nights(found: NightComparison) -> list[str]:
     before, after = found.before, found.after
     lines = [night_sentence(found), f"Committee {one_line(found.committee_id)}.", ""]
     lines.append(f"{'':{_NAME}} {before.nights:>23} {after.nights:>23}")
-    for what in ("recordings", "unreadable_recordings", "drives", "vehicles", "frames", "failed_frames", "repeated_frames", "compared_frames"):
-        lines.append(f"{what.replace('_', ' '):{_NAME}} {getattr(before, what):>23} {getattr(after, what):>23}")
+    for what in (
+        "recordings",
+        "unreadable_recordings",
+        "drives",
+        "vehicles",
+        "frames",
+        "failed_frames",
+        "repeated_frames",
+        "compared_frames",
+    ):
+        lines.append(
+            f"{what.replace('_', ' '):{_NAME}} {getattr(before, what):>23} {getattr(after, what):>23}"
+        )
     lines += [
         f"{'hours of footage':{_NAME}} {before.hours:>23.1f} {after.hours:>23.1f}",
         f"{'mean hardness':{_NAME}} {before.mean_hardness:>23.3f} {after.mean_hardness:>23.3f}",
@@ -129,7 +142,11 @@ def _signal(one: SignalChange) -> str:
 
 def committee_sentence(found: CommitteeComparison) -> str:
     """Say in one sentence whether two committees find the same frames hard."""
-    agreed = "" if found.rank_correlation is None else f"rank correlation of hardness {found.rank_correlation:.2f}; "
+    agreed = (
+        ""
+        if found.rank_correlation is None
+        else f"rank correlation of hardness {found.rank_correlation:.2f}; "
+    )
     top = next(iter(found.overlaps), None)
     same = "" if top is None else f"{top.same} of the {top.size} hardest frames are the same; "
     return (
@@ -147,10 +164,15 @@ def _committees(found: CommitteeComparison) -> list[str]:
         "",
         f"before (A) {one_line(found.before)}: {found.only_before} frames that only it scored",
         f"after  (B) {one_line(found.after)}: {found.only_after} frames that only it scored",
-        *(f"of the {o.size} hardest ({o.what}) the same: {o.same}, {o.same / o.size:.0%}" for o in found.overlaps),
+        *(
+            f"of the {o.size} hardest ({o.what}) the same: {o.same}, {o.same / o.size:.0%}"
+            for o in found.overlaps
+        ),
     ]
     if None not in found.batches:
-        lines.append(f"their newest batches: `mining diff {found.batches[0]} {found.batches[1]} --store STORE`")
+        lines.append(
+            f"their newest batches: `mining diff {found.batches[0]} {found.batches[1]} --store STORE`"
+        )
     lines += ["", *_moved("harder with B", found.harder), *_moved("easier with B", found.easier)]
     for dimension in dict.fromkeys(shift.dimension for shift in found.shifts):
         of_this = sorted(
@@ -169,7 +191,10 @@ def _committees(found: CommitteeComparison) -> list[str]:
     lines += _left_out(found.left_out)
     if found.sights:
         lines += [f"{'class':44} {'only A sees it':>16} {'both':>10} {'only B sees it':>16}   frames"]
-        lines += [f"  {_short(s.name, 42):42} {s.only_before:>16} {s.both:>10} {s.only_after:>16}" for s in found.sights]
+        lines += [
+            f"  {_short(s.name, 42):42} {s.only_before:>16} {s.both:>10} {s.only_after:>16}"
+            for s in found.sights
+        ]
         lines.append("")
     lines += [
         f"{'what each believes, a frame':{_NAME}} {'A':>12} {'B':>12}   change",
@@ -214,7 +239,9 @@ def _told_first(kind: Kind) -> tuple[bool, int]:
 
 
 def _left_out(names: Sequence[str]) -> list[str]:
-    return [f"Left out, for they have too many values: {', '.join(map(one_line, names))}.", ""] if names else []
+    return (
+        [f"Left out, for they have too many values: {', '.join(map(one_line, names))}.", ""] if names else []
+    )
 
 
 def _signed(figure: Figure, form: str = ".3f") -> str:
@@ -235,4 +262,6 @@ def _star(figure: Figure) -> str:
 def _short(name: str, width: int = _NAME) -> str:
     """Fit a name from outside into a column."""
     shown = one_line(name)
-    return shown if len(shown) <= width else f"{shown[: width // 2 - 1]}..{shown[-(width - width // 2 - 1) :]}"
+    return (
+        shown if len(shown) <= width else f"{shown[: width // 2 - 1]}..{shown[-(width - width // 2 - 1) :]}"
+    )
