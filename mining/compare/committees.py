@@ -185,7 +185,7 @@ def compare(
         frames = read(
             con,
             paired,
-            ["frame_id", "camera", "captured_at", "epoch_us(captured_at) AS at_us", *columns],
+            ["frame_id", "camera", "captured_at", *columns],
             config.select,
             by,
         )
@@ -283,7 +283,8 @@ def _moved(
     frames: Frames, place: tuple[Any, Any], config: Config, order: stats.IntArray, sign: int, top: int
 ) -> list[Moved]:
     """Name the first frames of an order that moved in the direction ``sign``, no two of one moment."""
-    at_us, camera = frames.column("at_us"), frames.table["camera"]
+    at_us = frames.table["captured_at"].cast(pa.int64()).to_numpy()
+    camera = frames.table["camera"]
     taken: dict[tuple[int, str], list[int]] = {}
     rows: list[int] = []
     for row in order.tolist():

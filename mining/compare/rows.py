@@ -105,7 +105,7 @@ def read(
     Args:
         con: has the views.
         relation: ``sql/compare_frames.sql`` over them, with filters or joins.
-        columns: SQL expressions to read beside; those with a name are told by it.
+        columns: names of columns to read beside.
         select: of the config; its quotas part frames.
         by: what makes the slices, in place of the usual: names of dimensions, or SQL expressions over ``mined``.
 
