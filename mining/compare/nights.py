@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -305,7 +305,8 @@ def _signals(frames: Frames, is_after: NDArray[np.bool_], weights: dict[str, flo
         above.append(probability)
         without.append(left_out)
     left = [np.stack([one[side] for one in without], axis=1) for side in (0, 1)] if names else []
-    found = figures(stats.jackknife(np.array(above), left, null=0.5))
+    estimates = stats.jackknife(np.array(above), left, null=0.5)
+    found = figures(replace(estimates, low=np.maximum(estimates.low, 0), high=np.minimum(estimates.high, 1)))
     changes = [SignalChange(name, name in weights, medians[i], found[i]) for i, name in enumerate(names)]
     return sorted(changes, key=lambda change: -abs((change.above.value or 0.5) - 0.5))
 

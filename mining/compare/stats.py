@@ -109,23 +109,20 @@ def superiority(
         The probability, and without each drive of before [D] and of after [D]; NaN where a drive has no frame there.
     """
     order = np.argsort(values)
-    ranked, after = values[order], is_after[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    sizes = np.diff(np.r_[starts, len(ranked)])
-    after_there = np.add.reduceat(after.astype(np.int64), starts) if len(starts) else np.empty(0, np.int64)
+    ranked, after, of_drive = values[order], is_after[order], drive[order]
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    sizes = np.diff(np.append(starts, len(ranked)))
+    after_there = np.add.reduceat(after, starts, dtype=np.int64)
     before_there = sizes - after_there
-    # Of each frame, the share of the other side that lies below it.
-    below_after = (np.cumsum(before_there) - before_there / 2) / max(before_there.sum(), 1)
-    below_before = (np.cumsum(after_there) - after_there / 2) / max(after_there.sum(), 1)
-    share = np.empty(len(values))
-    share[order] = np.where(after, np.repeat(below_after, sizes), 1 - np.repeat(below_before, sizes))
-    found = [
-        means_of(
-            np.bincount(drive[side], share[side], drives).astype(np.float64)[:, None],
-            np.bincount(drive[side], minlength=drives)[:, None].astype(np.float64),
+    # Of each frame, the share of the other side that it is above.
+    above_before = np.repeat((np.cumsum(before_there) - before_there / 2) / max(before_there.sum(), 1), sizes)
+    above_after = np.repeat((np.cumsum(after_there) - after_there / 2) / max(after_there.sum(), 1), sizes)
+    found = []
+    for side, share in ((~after, 1 - above_after), (after, above_before)):
+        totals, counts = (
+            by_drive(of_drive, np.zeros_like(of_drive), drives, 1, w) for w in (side * share, side)
         )
-        for side in (~is_after, is_after)
-    ]
+        found.append(means_of(totals, counts))
     return float(found[1].value[0]), [one.left_out[:, 0] for one in found]
 
 

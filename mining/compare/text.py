@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any, TypeVar
 
 from mining.compare.committees import CommitteeComparison, Moved
@@ -15,9 +16,9 @@ _WIDTH, _NAME = 100, 34
 _ROWS, _OF_EACH = 12, 6
 _T = TypeVar("_T")
 _STARS = (
-    "[ ] is the 95 % interval of each figure by itself; drives, not frames, are what varies. * is more than noise: at most 5 % of a\n"
-    "table's stars are false finds (Benjamini and Hochberg). What has no interval lies in fewer than "
-    f"{LEAST_DRIVES} drives: it cannot be told."
+    "[ ] is the 95 % interval of each figure by itself; drives are what varies, not frames. * is more than\n"
+    "noise: of a table's stars at most 5 % are false finds (Benjamini and Hochberg). What has no interval\n"
+    f"cannot be told: it lies in fewer than {LEAST_DRIVES} drives, or does not vary."
 )
 
 
@@ -61,7 +62,7 @@ def night_sentence(found: NightComparison) -> str:
 
 def _nights(found: NightComparison) -> list[str]:
     before, after = found.before, found.after
-    lines = [night_sentence(found), f"Committee {one_line(found.committee_id)}.", ""]
+    lines = [fill(one_line(night_sentence(found)), _WIDTH), f"Committee {one_line(found.committee_id)}.", ""]
     lines.append(f"{'':{_NAME}} {before.nights:>23} {after.nights:>23}")
     for what in (
         "recordings",
@@ -92,8 +93,11 @@ def _nights(found: NightComparison) -> list[str]:
     ]
     if found.slices_by:
         lines += [
-            f"Slices are made by {', '.join(map(one_line, found.slices_by))}; {found.shared_slices[0]:.0%} and "
-            f"{found.shared_slices[1]:.0%} of the frames lie in slices that both have.",
+            fill(
+                f"Slices are made by {', '.join(map(one_line, found.slices_by))}; {found.shared_slices[0]:.0%} and "
+                f"{found.shared_slices[1]:.0%} of the frames lie in slices that both have.",
+                _WIDTH,
+            ),
             f"  the same slices changed by              {_signed(found.within)}{_star(found.within)}",
             f"  their mix changed it by                 {_signed(found.mix)}{_star(found.mix)}",
             f"  slices that only one of them has, by    {_signed(found.only_one_side)}{_star(found.only_one_side)}",
@@ -102,14 +106,15 @@ def _nights(found: NightComparison) -> list[str]:
         ]
     for dimension in dict.fromkeys(kind.dimension for kind in found.kinds):
         of_this = sorted((k for k in found.kinds if k.dimension == dimension), key=_told_first)
-        if len(of_this) > 1 or dimension == "class":
+        if dimension == "class" or (len(of_this) > 1 and (dimension,) != found.slices_by):
             lines += _kinds(dimension, of_this, _ROWS if dimension == "class" else _OF_EACH)
     lines += _left_out(found.left_out)
     lines += [
-        f"{'signal':{_NAME}} {'median':>24}   a frame of {after.nights} has more of it (0.5: no difference)",
+        f"{'signal':{_NAME}} {'median':>24}   chance of more of it (0.5: alike)",
         *(_signal(one) for one in found.signals if one.of_hardness),
         *_some([one for one in found.signals if not one.of_hardness], _OF_EACH, _signal),
-        "Above the others: the signals of hardness.",
+        f"Signals of hardness come first. Chance: that a frame of {after.nights} has more of it than one of",
+        f"{before.nights}, ties counted half.",
         "",
         _STARS,
     ]
@@ -157,10 +162,10 @@ def committee_sentence(found: CommitteeComparison) -> str:
 
 def _committees(found: CommitteeComparison) -> list[str]:
     lines = [
-        one_line(committee_sentence(found)),
-        "Hardness is a blend of ranks against each committee's own reference: its level does not compare, the order of frames does.",
-        "So a frame has a place from 0 (the easiest of these) to 1 (the hardest) with each. Which committee errs less only labels",
-        "tell: `mining measure`.",
+        fill(one_line(committee_sentence(found)), _WIDTH),
+        "Hardness is a blend of ranks against each committee's own reference: levels do not compare, orders",
+        "do. So a frame has a place with each, from 0 (the easiest of these) to 1 (the hardest); all together",
+        "move by 0. Which committee errs less only labels tell: `mining measure`.",
         "",
         f"before (A) {one_line(found.before)}: {found.only_before} frames that only it scored",
         f"after  (B) {one_line(found.after)}: {found.only_after} frames that only it scored",
@@ -179,7 +184,7 @@ def _committees(found: CommitteeComparison) -> list[str]:
             (s for s in found.shifts if s.dimension == dimension),
             key=lambda s: (not s.shift.told, -abs(s.shift.value or 0)),
         )
-        if len(of_this) < 2 and dimension != "class":
+        if dimension != "class" and (len(of_this) < 2 or (dimension,) == found.slices_by):
             continue
         title = f"slice: {', '.join(found.slices_by)}" if dimension == "slice" else dimension
         lines.append(f"{_short(title, 44):44} {'frames':>8} {'drives':>7}   mean change of place")
@@ -202,7 +207,8 @@ def _committees(found: CommitteeComparison) -> list[str]:
             f"  {c.signal:{_NAME - 2}} {c.mean[0]:>12.3f} {c.mean[1]:>12.3f}   {_signed(c.change)}{_star(c.change)}"
             for c in found.claims
         ),
-        "Boxes, objects, 1 - IoU and pixels, of the first detector at its threshold. Fewer errors expected is not fewer errors made.",
+        "Boxes, objects, 1 - IoU, pixels; of the first detector at its threshold. To expect fewer errors is not",
+        "to make fewer.",
         "",
         _STARS,
     ]
