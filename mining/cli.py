@@ -18,6 +18,8 @@ from mining.text import one_line, printable
 from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mining.config import Config
     from mining.types import StageReport
 
@@ -148,6 +150,24 @@ _json_option = click.option(
 )
 
 
+def _store_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Take the store as STORE, or from --config: for commands that are about a store as a whole."""
+    named = click.option(
+        "--config", "-c", "config_path", help="The config that names the store, in place of STORE."
+    )
+    return click.argument("store_path", metavar="[STORE]", required=False, type=click.Path(path_type=Path))(
+        named(command)
+    )
+
+
+def _store_named(store_path: Path | None, config_path: str | None, overrides: tuple[str, ...] = ()) -> Path:
+    if (store_path is None) == (config_path is None):
+        raise click.UsageError(
+            "give the STORE, or --config FILE, which names it" + (", not both" if store_path else "")
+        )
+    return store_path or _load(config_path or "", overrides).store_path
+
+
 @cli.command()
 @click.argument("config_path", metavar="CONFIG.toml")
 @_set_option
@@ -206,7 +226,7 @@ def _show_stage(report: StageReport, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report), default=str))
     else:
         _show_problems(report.problems)
-        click.echo(printable(pipeline.one_line(report)))
+        _show_summary(pipeline.one_line(report))
 
 
 _stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
@@ -340,7 +360,8 @@ def export(
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))
     else:
-        click.echo(printable(f"{pipeline.one_line(report)}\n{folder}"))
+        _show_summary(pipeline.one_line(report))
+        click.echo(printable(str(folder)))
 
 
 @cli.command("import-labels")
@@ -435,7 +456,8 @@ def measure(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_i
     if as_json:
         click.echo(json.dumps({**asdict(report), "summary": measure_text.as_dict(found)}, default=str))
     else:
-        click.echo(printable(f"{pipeline.one_line(report)}\n{measure_text.text(found)}"))
+        _show_summary(pipeline.one_line(report))
+        click.echo(printable(measure_text.text(found)))
 
 
 @cli.command()
@@ -543,17 +565,19 @@ def similar(
 
 
 @cli.command()
-@_config_option
+@_store_argument
 @_set_option
 @_json_option
-def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def status(
+    store_path: Path | None, config_path: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Show what each night holds: recordings, frames, failures, chosen and labelled frames.
 
     Example: mining status --config night.toml
     """
     from mining.store import Store, sql_file
 
-    store = Store(_load(config_path, overrides).store_path)
+    store = Store(_store_named(store_path, config_path, overrides))
     with store.connect() as con:
         nights = con.sql(sql_file("status")).to_arrow_table()
         broken = con.execute(sql_file("broken")).fetchall()
@@ -810,9 +834,9 @@ def diff(batches: tuple[str, str], store_path: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_store_argument
 @_json_option
-def migrate(store_path: Path, as_json: bool) -> None:
+def migrate(store_path: Path | None, config_path: str | None, as_json: bool) -> None:
     """Bring a store that an older mining wrote to the columns of this one.
 
     Recordings, batches and exports stay. Detections, scores and scenes whose columns have changed are due again: the next
@@ -824,17 +848,17 @@ def migrate(store_path: Path, as_json: bool) -> None:
 
     from mining import migrate as migrating
 
-    report = migrating.run(store_path)
+    report = migrating.run(_store_named(store_path, config_path))
     click.echo(json.dumps(asdict(report)) if as_json else printable(report.text()))
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_store_argument
 @click.option(
     "--retract", is_flag=True, help="Take damaged shards back, so that the next run makes them again."
 )
 @_json_option
-def verify(store_path: Path, retract: bool, as_json: bool) -> None:
+def verify(store_path: Path | None, config_path: str | None, retract: bool, as_json: bool) -> None:
     """Read the whole store again: every file must be as it was committed. Exit code 1 where one is not.
 
     Example: mining verify /data/store --retract
@@ -844,7 +868,7 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
     from mining import housekeeping
     from mining.store import Store
 
-    store = Store(store_path)
+    store = Store(_store_named(store_path, config_path))
     shards, damage = housekeeping.verify(store)
     retracted = 0
     if retract and damage:
@@ -874,7 +898,7 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_store_argument
 @click.option(
     "--committee", "committees", multiple=True, metavar="ID",
     help="Also take away the detections, scores and scenes of this committee; may be given again. Batches stay.",
@@ -885,7 +909,14 @@ def verify(store_path: Path, retract: bool, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_json_option
-def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: bool, as_json: bool) -> None:
+def gc(
+    store_path: Path | None,
+    config_path: str | None,
+    committees: tuple[str, ...],
+    grace_h: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Take away what nobody reads: files of killed jobs, of commits taken back, replaced by packs; committees on request.
 
     Rows of a committee that lie in packs with those of others take up their space until `mining compact` runs next.
@@ -895,7 +926,7 @@ def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: b
     from mining import housekeeping
     from mining.store import Store
 
-    store = Store(store_path)
+    store = Store(_store_named(store_path, config_path))
     with store.alone():
         found = housekeeping.garbage(store, committees, grace_h)
         if not dry_run:
@@ -918,7 +949,7 @@ def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: b
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_store_argument
 @click.option("--nights", metavar="A..B", help="Only these nights: 2026-03-01, or 2026-03-01..2026-03-14.")
 @click.option(
     "--min-files", default=10, show_default=True, type=click.IntRange(2),
@@ -926,7 +957,14 @@ def gc(store_path: Path, committees: tuple[str, ...], grace_h: float, dry_run: b
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be put together.")
 @_json_option
-def compact(store_path: Path, nights: str | None, min_files: int, dry_run: bool, as_json: bool) -> None:
+def compact(
+    store_path: Path | None,
+    config_path: str | None,
+    nights: str | None,
+    min_files: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Put the small files of each night together, so that queries open few files.
 
     Readers notice nothing: the old files stay until `mining gc` takes them away, a day later. No job may be writing
@@ -940,7 +978,9 @@ def compact(store_path: Path, nights: str | None, min_files: int, dry_run: bool,
     from mining.store import Store
 
     span = None if nights is None else nights_of(nights)
-    report = compacting.run(Store(store_path), span, min_files=min_files, dry_run=dry_run)
+    report = compacting.run(
+        Store(_store_named(store_path, config_path)), span, min_files=min_files, dry_run=dry_run
+    )
     if as_json:
         click.echo(json.dumps(asdict(report)))
     else:
@@ -1015,6 +1055,13 @@ def _load(config_path: str, overrides: tuple[str, ...]) -> Config:
     from mining import config
 
     return config.load(config_path, overrides)
+
+
+def _show_summary(line: str) -> None:
+    """Print what a stage did, unless its log has just said so on the same terminal."""
+    logged = sys.stderr.isatty() and logging.getLogger("mining").isEnabledFor(logging.INFO)
+    if not (logged and sys.stdout.isatty()):
+        click.echo(printable(line))
 
 
 def _show_problems(problems: list[str]) -> None:

@@ -83,7 +83,8 @@ class Store:
         version_file = root / "mining-store.json"
         if not version_file.exists():
             if not create:
-                raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
+                what = "it lacks mining-store.json" if root.exists() else "there is no such folder"
+                raise UsageError(f"{root}: no store here yet, {what}; `mining run CONFIG.toml` makes one")
             # A job that was killed while it made the store left nothing but this.
             if root.exists() and any(path.name != "tmp" for path in root.iterdir()):
                 raise UsageError(

@@ -146,6 +146,8 @@ class StageReport:
     """Units of work (recordings, shards, batches) that were run and committed."""
     unchanged: int = 0
     """Units that an earlier run had already committed."""
+    would_do: int = 0
+    """Units that a dry run found due."""
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     """What came out: frames, boxes, scenes, ..."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from mining.config import QuotaConfig, SelectConfig
 from mining.store import Store, sql_file
+from mining.text import one_line
 from mining.types import UsageError
 
 
@@ -18,6 +19,8 @@ class Difference:
     """How two batches differ."""
 
     batches: tuple[str, str]
+    committees: tuple[str, str]
+    """Which chose them; hardness of two does not compare."""
     frames: tuple[int, int]
     common: int
     settings: dict[str, tuple[Any, Any]]
@@ -36,9 +39,13 @@ class Difference:
             f"{two}: {self.frames[1]} frames, mean hardness {_shown(self.mean_hardness[1])}",
             f"{self.common} frames are in both",
         ]
+        if self.committees[0] != self.committees[1]:
+            lines.append(
+                f"two committees chose them, whose hardness does not compare: see `mining compare {' '.join(self.committees)}`"
+            )
         for key, (a, b) in self.settings.items():
             lines += [f"  {line}" for line in _changes(f"select.{key}", a, b)]
-        lines += [f"  {m['what']:40} {m['first']:6} -> {m['second']}" for m in self.measures]
+        lines += [f"  {one_line(m['what']):40} {m['first']:6} -> {m['second']}" for m in self.measures]
         for name, frames in zip(self.batches, self.only, strict=True):
             more = f" and {len(frames) - 10} more" if len(frames) > 10 else ""
             lines.append(f"only in {name}: {', '.join(frames[:10]) or 'none'}{more}")
@@ -70,6 +77,7 @@ def diff(store: Store, one: str, two: str) -> Difference:
     first, second = set(frames[one]), set(frames[two])
     return Difference(
         batches=(one, two),
+        committees=(batches[one]["committee_id"], batches[two]["committee_id"]),
         frames=(len(first), len(second)),
         common=len(first & second),
         settings={key: (before[key], after[key]) for key in before if before[key] != after[key]},
@@ -110,7 +118,7 @@ def _said(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{value}"'
+        return f'"{one_line(value)}"'
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):

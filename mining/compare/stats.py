@@ -118,10 +118,10 @@ def superiority(
     above_before = np.repeat((np.cumsum(before_there) - before_there / 2) / max(before_there.sum(), 1), sizes)
     above_after = np.repeat((np.cumsum(after_there) - after_there / 2) / max(after_there.sum(), 1), sizes)
     found = []
+    whole = np.zeros_like(of_drive)
     for side, share in ((~after, 1 - above_after), (after, above_before)):
-        totals, counts = (
-            by_drive(of_drive, np.zeros_like(of_drive), drives, 1, w) for w in (side * share, side)
-        )
+        held = side.astype(np.float64)
+        totals, counts = (by_drive(of_drive, whole, drives, 1, weights) for weights in (held * share, held))
         found.append(means_of(totals, counts))
     return float(found[1].value[0]), [one.left_out[:, 0] for one in found]
 
