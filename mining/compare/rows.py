@@ -110,8 +110,9 @@ def read(
         by: what makes the slices, in place of the usual: names of dimensions, or SQL expressions over ``mined``.
 
     Raises:
-        UsageError: ``by`` is no SQL expression over ``mined``, or parts the frames into too many slices.
+        UsageError: a quota or ``by`` is no SQL expression over ``mined``, or ``by`` parts the frames into too many slices.
     """
+    candidates.check(con, select)
     parts = _parts(relation, select)
     for text in by:
         if text not in parts:
