@@ -60,6 +60,14 @@ class Eligible:
 
 def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
     """Refuse settings that are no SQL over ``mined``, with DuckDB's words. Reads no rows."""
+    for name, text in _expressions(select).items():
+        check_expression(con, name, text, select, is_condition=name.endswith("where"))
+
+
+def check_expression(
+    con: duckdb.DuckDBPyConnection, name: str, text: str, select: SelectConfig, *, is_condition: bool = False
+) -> None:
+    """Refuse a text that is not one SQL expression over ``mined``; ``name`` is what a person mends."""
     if select.like:
         con.execute("CREATE OR REPLACE TEMP VIEW seen AS SELECT *, 0.0::FLOAT AS likeness FROM mined")
     else:
@@ -68,26 +76,25 @@ def check(con: duckdb.DuckDBPyConnection, select: SelectConfig) -> None:
     one = con.sql("SELECT seen.* FROM (SELECT 1) LEFT JOIN (FROM seen LIMIT 0) AS seen ON true").set_alias(
         "mined"
     )
-    for name, text in _expressions(select).items():
-        what = "condition" if name.endswith("where") else "expression"
-        try:
-            expression = duckdb.SQLExpression(text)  # DuckDB's words for what does not parse
-            check_that_it_reads(con, f"SELECT {text}")
-            # Beside a column, so that an aggregate is refused; in an order, so that a type without one is.
-            found = one.select("frame_id", expression).order("2")
-            rows, kind = len(found.fetchall()), str(found.types[1])
-        except duckdb.Error as error:
-            raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
-        except QueryError as error:
-            raise UsageError(f"{name}: {error}") from None
-        if rows != 1:
-            raise UsageError(
-                f"{name} makes {rows} values of one frame: it must be one SQL {what} over `mined`, without unnest"
-            )
-        if what == "condition" and kind != "BOOLEAN":
-            raise UsageError(
-                f"{name} is of type {kind}, and a condition must be true or false: compare it with something"
-            )
+    what = "condition" if is_condition else "expression"
+    try:
+        expression = duckdb.SQLExpression(text)  # DuckDB's words for what does not parse
+        check_that_it_reads(con, f"SELECT {text}")
+        # Beside a column, so that an aggregate is refused; in an order, so that a type without one is.
+        found = one.select("frame_id", expression).order("2")
+        rows, kind = len(found.fetchall()), str(found.types[1])
+    except duckdb.Error as error:
+        raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
+    except QueryError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if rows != 1:
+        raise UsageError(
+            f"{name} makes {rows} values of one frame: it must be one SQL {what} over `mined`, without unnest"
+        )
+    if is_condition and kind != "BOOLEAN":
+        raise UsageError(
+            f"{name} is of type {kind}, and a condition must be true or false: compare it with something"
+        )
 
 
 def list_given_out(

@@ -19,6 +19,8 @@ from mining.text import one_line, printable
 from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, may_pass, nights_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mining.config import Config
     from mining.types import StageReport
 
@@ -171,6 +173,22 @@ _json_option = click.option(
 )
 
 
+def _store_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Take the store as STORE, or from --config: for commands that are about a store as a whole."""
+    named = click.option(
+        "--config", "-c", "config_path", help="The config that names the store, in place of STORE."
+    )
+    return click.argument("store_path", metavar="[STORE]", required=False, type=STORE)(named(command))
+
+
+def _store_named(store_path: Place | None, config_path: str | None, overrides: tuple[str, ...] = ()) -> Place:
+    if (store_path is None) == (config_path is None):
+        raise click.UsageError(
+            "give the STORE, or --config FILE, which names it" + (", not both" if store_path else "")
+        )
+    return store_path or _load(config_path or "", overrides).store_path
+
+
 @cli.command()
 @click.argument("config_path", metavar="CONFIG.toml")
 @_set_option
@@ -229,7 +247,7 @@ def _show_stage(report: StageReport, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report), default=str))
     else:
         _show_problems(report.problems)
-        click.echo(printable(pipeline.one_line(report)))
+        _show_summary(pipeline.one_line(report))
 
 
 _stage_command("index", "List the recordings and the frames to look at.", "mining index --config night.toml")
@@ -363,7 +381,8 @@ def export(
     if as_json:
         click.echo(json.dumps({**asdict(report), "folder": str(folder)}, default=str))
     else:
-        click.echo(printable(f"{pipeline.one_line(report)}\n{folder}"))
+        _show_summary(pipeline.one_line(report))
+        click.echo(printable(str(folder)))
 
 
 @cli.command("import-labels")
@@ -458,7 +477,8 @@ def measure(config_path: str, overrides: tuple[str, ...], as_json: bool, batch_i
     if as_json:
         click.echo(json.dumps({**asdict(report), "summary": measure_text.as_dict(found)}, default=str))
     else:
-        click.echo(printable(f"{pipeline.one_line(report)}\n{measure_text.text(found)}"))
+        _show_summary(pipeline.one_line(report))
+        click.echo(printable(measure_text.text(found)))
 
 
 @cli.command()
@@ -566,17 +586,19 @@ def similar(
 
 
 @cli.command()
-@_config_option
+@_store_argument
 @_set_option
 @_json_option
-def status(config_path: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def status(
+    store_path: Place | None, config_path: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Show what each night holds: recordings, frames, failures, chosen and labelled frames.
 
     Example: mining status --config night.toml
     """
     from mining.store import Store, sql_file
 
-    store = Store(_load(config_path, overrides).store_path)
+    store = Store(_store_named(store_path, config_path, overrides))
     with store.connect() as con:
         nights = con.sql(sql_file("status")).to_arrow_table()
         broken = con.execute(sql_file("broken")).fetchall()
@@ -758,6 +780,61 @@ def explain(
 
 
 @cli.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@_config_option
+@_set_option
+@_json_option
+@click.option(
+    "--by", multiple=True, metavar="NAME|EXPRESSION",
+    help="What makes the slices: light, camera, vehicle, hours, 'tag NAME', 'quota NAME', or SQL over `mined`; may be given "
+    "again. Light, camera, quotas and tags of few values where absent.",
+)  # fmt: skip
+@click.option("--nights", metavar="A..B", help="Of two committees: only frames of these nights.")
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(0, 10_000),
+    help="Of two committees: frames to name in each direction.",
+)  # fmt: skip
+def compare(
+    before: str,
+    after: str,
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    by: tuple[str, ...],
+    nights: str | None,
+    top: int,
+) -> None:
+    """Compare two nights, or two committees on the same footage: what got harder, what got easier?
+
+    A and B are nights (2026-03-14, or 2026-03-01..2026-03-07), seen by the config's committee; or two committees of its store:
+    their ids, or enough of the beginning or the end of each. What is more than noise is marked: docs/operations.md.
+
+    Example: mining compare 2026-03-13 2026-03-14 --config night.toml
+    """
+    from mining.compare import committees, text
+    from mining.compare import nights as of_nights
+    from mining.store import Store
+
+    config = _load(config_path, overrides)
+    store = Store(config.store_path)
+    one, other = spans = of_nights.span_of(before), of_nights.span_of(after)
+    found: of_nights.NightComparison | committees.CommitteeComparison
+    if one is not None and other is not None:
+        if nights is not None:
+            raise click.UsageError(
+                "--nights narrows a comparison of committees; two nights are named already"
+            )
+        found = of_nights.compare(store, config, one, other, by)
+    elif spans != (None, None):
+        raise UsageError(f"{before} and {after}: name two nights, or two committees")
+    else:
+        only = None if nights is None else nights_of(nights)
+        found = committees.compare(store, config, before, after, nights=only, by=by, top=top)
+    click.echo(json.dumps(text.as_dict(found), default=str) if as_json else printable(text.text(found)))
+
+
+@cli.command()
 @click.argument("batches", nargs=2, metavar="BATCH BATCH")
 @click.option(
     "--store", "store_path", required=True, type=STORE, help="The store's folder, or s3://bucket/prefix."
@@ -770,17 +847,17 @@ def diff(batches: tuple[str, str], store_path: Place, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from mining import explain as explaining
+    from mining.compare import batches as comparing
     from mining.store import Store
 
-    found = explaining.diff(Store(store_path), *batches)
+    found = comparing.diff(Store(store_path), *batches)
     click.echo(json.dumps(asdict(found), default=str) if as_json else printable(found.text()))
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=STORE)
+@_store_argument
 @_json_option
-def migrate(store_path: Place, as_json: bool) -> None:
+def migrate(store_path: Place | None, config_path: str | None, as_json: bool) -> None:
     """Bring a store that an older mining wrote to the columns of this one.
 
     Recordings, batches and exports stay. Detections, scores and scenes whose columns have changed are due again: the next
@@ -792,17 +869,17 @@ def migrate(store_path: Place, as_json: bool) -> None:
 
     from mining import migrate as migrating
 
-    report = migrating.run(store_path)
+    report = migrating.run(_store_named(store_path, config_path))
     click.echo(json.dumps(asdict(report)) if as_json else printable(report.text()))
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=STORE)
+@_store_argument
 @click.option(
     "--retract", is_flag=True, help="Take damaged shards back, so that the next run makes them again."
 )
 @_json_option
-def verify(store_path: Place, retract: bool, as_json: bool) -> None:
+def verify(store_path: Place | None, config_path: str | None, retract: bool, as_json: bool) -> None:
     """Read the whole store again: every file must be as it was committed. Exit code 1 where one is not.
 
     Example: mining verify /data/store --retract
@@ -812,7 +889,7 @@ def verify(store_path: Place, retract: bool, as_json: bool) -> None:
     from mining import housekeeping
     from mining.store import Store
 
-    store = Store(store_path)
+    store = Store(_store_named(store_path, config_path))
     shards, damage = housekeeping.verify(store)
     retracted = 0
     if retract and damage:
@@ -842,7 +919,7 @@ def verify(store_path: Place, retract: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=STORE)
+@_store_argument
 @click.option(
     "--committee", "committees", multiple=True, metavar="ID",
     help="Also take away the detections, scores and scenes of this committee; may be given again. Batches stay.",
@@ -853,7 +930,14 @@ def verify(store_path: Place, retract: bool, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_json_option
-def gc(store_path: Place, committees: tuple[str, ...], grace_h: float, dry_run: bool, as_json: bool) -> None:
+def gc(
+    store_path: Place | None,
+    config_path: str | None,
+    committees: tuple[str, ...],
+    grace_h: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Take away what nobody reads: files of killed jobs, of commits taken back, replaced by packs; committees on request.
 
     Rows of a committee that lie in packs with those of others take up their space until `mining compact` runs next.
@@ -863,7 +947,7 @@ def gc(store_path: Place, committees: tuple[str, ...], grace_h: float, dry_run: 
     from mining import housekeeping
     from mining.store import Store
 
-    store = Store(store_path)
+    store = Store(_store_named(store_path, config_path))
     with store.alone():
         found = housekeeping.garbage(store, committees, grace_h)
         if not dry_run:
@@ -886,7 +970,7 @@ def gc(store_path: Place, committees: tuple[str, ...], grace_h: float, dry_run: 
 
 
 @cli.command()
-@click.argument("store_path", metavar="STORE", type=STORE)
+@_store_argument
 @click.option("--nights", metavar="A..B", help="Only these nights: 2026-03-01, or 2026-03-01..2026-03-14.")
 @click.option(
     "--min-files", default=10, show_default=True, type=click.IntRange(2),
@@ -894,7 +978,14 @@ def gc(store_path: Place, committees: tuple[str, ...], grace_h: float, dry_run: 
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be put together.")
 @_json_option
-def compact(store_path: Place, nights: str | None, min_files: int, dry_run: bool, as_json: bool) -> None:
+def compact(
+    store_path: Place | None,
+    config_path: str | None,
+    nights: str | None,
+    min_files: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Put the small files of each night together, so that queries open few files.
 
     Readers notice nothing: the old files stay until `mining gc` takes them away, a day later. No job may be writing
@@ -908,7 +999,9 @@ def compact(store_path: Place, nights: str | None, min_files: int, dry_run: bool
     from mining.store import Store
 
     span = None if nights is None else nights_of(nights)
-    report = compacting.run(Store(store_path), span, min_files=min_files, dry_run=dry_run)
+    report = compacting.run(
+        Store(_store_named(store_path, config_path)), span, min_files=min_files, dry_run=dry_run
+    )
     if as_json:
         click.echo(json.dumps(asdict(report)))
     else:
@@ -983,6 +1076,13 @@ def _load(config_path: str, overrides: tuple[str, ...]) -> Config:
     from mining import config
 
     return config.load(config_path, overrides)
+
+
+def _show_summary(line: str) -> None:
+    """Print what a stage did, unless its log has just said so on the same terminal."""
+    logged = sys.stderr.isatty() and logging.getLogger("mining").isEnabledFor(logging.INFO)
+    if not (logged and sys.stdout.isatty()):
+        click.echo(printable(line))
 
 
 def _show_problems(problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Why a frame is in a batch or not, and how two batches differ."""
+"""Why a frame is in a batch or not."""
 
 from __future__ import annotations
 
@@ -401,75 +401,6 @@ def _not_picked(
             f"would have needed hardness {min(last / max(nearest, 1e-9), 99):.2f}"
         )
     return words
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How two batches differ."""
-
-    batches: tuple[str, str]
-    frames: tuple[int, int]
-    common: int
-    settings: dict[str, tuple[Any, Any]]
-    """Keys of ``select`` that differ, with both values."""
-    measures: list[dict[str, Any]]
-    """Arms, drives and slices: name, frames in the first and in the second."""
-    mean_hardness: tuple[float | None, float | None]
-    only: tuple[list[str], list[str]]
-    """Frame ids, in order of rank."""
-
-    def text(self) -> str:
-        """Tell it to a person."""
-        one, two = self.batches
-        lines = [
-            f"{one}: {self.frames[0]} frames, mean hardness {_shown(self.mean_hardness[0]) or '-'}",
-            f"{two}: {self.frames[1]} frames, mean hardness {_shown(self.mean_hardness[1]) or '-'}",
-            f"{self.common} frames are in both",
-        ]
-        lines += [f"  select.{key}: {a!r} -> {b!r}" for key, (a, b) in self.settings.items()]
-        lines += [f"  {m['what']:40} {m['first']:6} -> {m['second']}" for m in self.measures]
-        for name, frames in zip(self.batches, self.only, strict=True):
-            more = f" and {len(frames) - 10} more" if len(frames) > 10 else ""
-            lines.append(f"only in {name}: {', '.join(frames[:10]) or 'none'}{more}")
-        return "\n".join(lines)
-
-
-def diff(store: Store, one: str, two: str) -> Difference:
-    """Compare two batches of a store, whatever committee chose them."""
-    batches = {name: marker for (_, name), marker in store.markers("select").items()}
-    for name in (one, two):
-        if name not in batches:
-            known = ", ".join(sorted(batches)[-5:]) or "none yet"
-            raise UsageError(f"no batch is called {name!r}; the latest: {known}")
-        if "select" not in batches[name]:
-            raise UsageError(f"{name} was chosen by an older mining, which did not write its settings down")
-    before, after = (SelectConfig.model_validate(batches[name]["select"]).model_dump() for name in (one, two))
-    with store.connect() as con:
-        asked = {"one": one, "two": two}
-        rows = con.sql(
-            "SELECT batch_id, frame_id, hardness FROM selections WHERE batch_id IN ($one, $two) "
-            "ORDER BY arm, rank", params=asked,
-        ).to_arrow_table().to_pylist()  # fmt: skip
-        measures = con.sql(sql_file("diff"), params=asked).to_arrow_table().to_pylist()
-    frames = {name: [row["frame_id"] for row in rows if row["batch_id"] == name] for name in (one, two)}
-    hardness = {
-        name: [row["hardness"] for row in rows if row["batch_id"] == name and row["hardness"] is not None]
-        for name in (one, two)
-    }
-    first, second = set(frames[one]), set(frames[two])
-    return Difference(
-        batches=(one, two),
-        frames=(len(first), len(second)),
-        common=len(first & second),
-        settings={key: (before[key], after[key]) for key in before if before[key] != after[key]},
-        measures=measures,
-        mean_hardness=(_mean(hardness[one]), _mean(hardness[two])),
-        only=([f for f in frames[one] if f not in second], [f for f in frames[two] if f not in first]),
-    )
-
-
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
 
 
 def _shown(value: float | None) -> str | None:

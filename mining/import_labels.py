@@ -155,6 +155,8 @@ def run(
             imported_at=which.imported_at.isoformat(), fit=found.fit,
         )  # fmt: skip
         report.done = 1
+    else:
+        report.would_do = 1
     return report, found
 
 

@@ -213,7 +213,8 @@ def _timed(stage: Callable[[], _T]) -> _T:
 def one_line(report: StageReport) -> str:
     """Say what a stage did in one line."""
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items() if count)
-    work = f"{report.done} done" if report.done else "nothing to do"
+    dry = f"dry run, {report.would_do} would be done" if report.would_do else "nothing to do"
+    work = f"{report.done} done" if report.done else dry
     unchanged = f", {report.unchanged} unchanged" if report.unchanged else ""
     problems = f", {len(report.problems)} problems" if report.problems else ""
     return f"{report.stage}: {work}{unchanged}{problems}{' - ' + counts if counts else ''} ({report.seconds:.1f} s)"

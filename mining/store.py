@@ -79,7 +79,9 @@ class Store:
         version_file = root / "mining-store.json"
         if not version_file.exists():
             if not create:
-                raise UsageError(f"{root}: no store here yet; `mining run CONFIG.toml` makes one")
+                there = root.exists() if isinstance(root, Path) else bool(names(root))
+                what = "it lacks mining-store.json" if there else "there is no such folder"
+                raise UsageError(f"{root}: no store here yet, {what}; `mining run CONFIG.toml` makes one")
             # A job that was killed while it made the store left nothing but this.
             if set(names(root)) - {"tmp"}:
                 raise UsageError(

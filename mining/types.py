@@ -41,17 +41,20 @@ class QueryError(UsageError):
     """A query that is wrong or may not run; the message has the query's line in it, so it may be several lines long."""
 
 
-def nights_of(text: str) -> Nights:
-    """Read nights as people write them: ``2026-03-01``, or ``2026-03-01..2026-03-14`` with both ends included."""
+def nights_of(text: str, what: str = "--nights") -> Nights:
+    """Read nights as people write them: ``2026-03-01``, or ``2026-03-01..2026-03-14`` with both ends included.
+
+    ``what`` is what a person mends where they cannot be read.
+    """
     match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})(?:\.\.(\d{4}-\d{2}-\d{2}))?", text)
     try:
         if match is None:
             raise ValueError
         first, last = date.fromisoformat(match[1]), date.fromisoformat(match[2] or match[1])
     except ValueError:
-        raise UsageError(f"--nights {text}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
+        raise UsageError(f"{what} {text}: write it as 2026-03-01 or 2026-03-01..2026-03-14") from None
     if last < first:
-        raise UsageError(f"--nights {text}: ends before it begins")
+        raise UsageError(f"{what} {text}: ends before it begins")
     return first, last
 
 
@@ -149,6 +152,8 @@ class StageReport:
     """Units of work (recordings, shards, batches) that were run and committed."""
     unchanged: int = 0
     """Units that an earlier run had already committed."""
+    would_do: int = 0
+    """Units that a dry run found due."""
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     """What came out: frames, boxes, scenes, ..."""

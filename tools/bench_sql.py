@@ -293,28 +293,39 @@ class Shard:
         return cls(columns, recordings)
 
 
-def commit(store: Store, night: date, key: str, shard: Shard) -> None:
-    def table(name: str, columns: dict[str, pa.Array]) -> pa.Table:
-        schema = TABLES[name]
-        size = len(next(iter(columns.values()), []))
-        return pa.table(
-            [
-                pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(size, f.type)
-                for f in schema
-            ],
-            schema=schema,
-        )
-
-    notes = {"recording_id": key, "committee_id": COMMITTEE, "content": key}
-    frames, scores, observations = (
-        table(name, shard.columns) for name in ("frames", "scores", "observations")
+def table(name: str, columns: dict[str, pa.Array]) -> pa.Table:
+    """Build a table of a known schema; columns that are not given are NULL."""
+    schema = TABLES[name]
+    size = len(next(iter(columns.values()), []))
+    return pa.table(
+        [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(size, f.type) for f in schema],
+        schema=schema,
     )
-    recordings = table("recordings", shard.recordings)
-    store.commit("index", night, key, {"frames": frames, "recordings": recordings}, digest=key, **notes)
-    empty = {name: TABLES[name].empty_table() for name in ("detections", "tracks")}
-    detected = {"detections": empty["detections"], "observations": observations}
+
+
+def commit(
+    store: Store,
+    night: date,
+    key: str,
+    shard: Shard,
+    *,
+    committee: str = COMMITTEE,
+    signals: dict[str, pa.Array] | None = None,
+    index: bool = True,
+) -> None:
+    """Commit a shard as the stages do; without ``index`` its frames are there already, by another committee."""
+    notes = {"recording_id": key, "committee_id": committee, "content": key}
+    seen = {**shard.columns, "committee_id": pa.repeat(committee, len(shard.columns["frame_id"]))}
+    if index:
+        indexed = {"frames": table("frames", seen), "recordings": table("recordings", shard.recordings)}
+        store.commit("index", night, key, indexed, digest=key, **notes)
+    detected = {"detections": TABLES["detections"].empty_table(), "observations": table("observations", seen)}
     store.commit("detect", night, key, detected, digest=key, sees={}, failed_to_run=0, **notes)
-    store.commit("score", night, key, {"tracks": empty["tracks"], "scores": scores}, digest=key, **notes)
+    scored = {
+        "tracks": TABLES["tracks"].empty_table(),
+        "scores": table("scores", {**seen, **(signals or {})}),
+    }
+    store.commit("score", night, key, scored, digest=key, **notes)
 
 
 if __name__ == "__main__":

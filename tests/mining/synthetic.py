@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,25 @@ class Drive:
     position_deg: tuple[float, float] | None = None
     telemetry: Sequence[dict[str, float]] = ()
     """Columns of ``frames`` for the first frames."""
+    committee_id: str = COMMITTEE
+    scores: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Further columns of ``scores``, a value a frame."""
+    vehicle_id: str | None = None
 
 
 def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -> None:
     """Commit a drive's recordings, frames, observations, (empty) detections and scores."""
+    _commit(store, drive, drive.recording_id, _tables(drive, seed), reference_id)
+
+
+def commit_together(store: Store, drives: Sequence[Drive], seed: int = 0) -> None:
+    """Commit drives of one night and committee as one shard, which is quicker; for what only reads the tables."""
+    each = [_tables(drive, seed) for drive in drives]
+    tables = {name: pa.concat_tables([one[name] for one in each]) for name in each[0]}
+    _commit(store, drives[0], drives[0].recording_id, tables, "x")
+
+
+def _tables(drive: Drive, seed: int) -> dict[str, pa.Table]:
     n = len(drive.hardness)
     rng = np.random.default_rng([seed, *drive.recording_id.encode()])
     start = datetime.combine(drive.night, datetime.min.time(), UTC) + timedelta(seconds=drive.start_s)
@@ -59,6 +74,7 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
         "recording_id": drive.recording_id,
         "drive_id": drive.drive_id or drive.recording_id,
         "camera": drive.camera,
+        "vehicle_id": drive.vehicle_id,
     }
     recording = {
         **common, "uri": f"/{drive.recording_id}.mp4", "kind": "video", "started_at": start, "status": "ok",
@@ -79,17 +95,17 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
     ]
     observed = [
         {
-            "frame_id": ids[i], "committee_id": COMMITTEE, "recording_id": drive.recording_id, "luma_mean": 100.0,
+            "frame_id": ids[i], "committee_id": drive.committee_id, "recording_id": drive.recording_id, "luma_mean": 100.0,
             "embedding": embeddings[i].tolist(), "perceptual_hash": int(hashes[i]), "status": "ok",
         }
         for i in range(n)
     ]  # fmt: skip
     scores = [
         {
-            "frame_id": ids[i], "committee_id": COMMITTEE, "recording_id": drive.recording_id, "status": "ok",
-            "hardness": float(h), "entropy_max_pct": float(h), "presence_sum_pct": 0.5,
+            "frame_id": ids[i], "committee_id": drive.committee_id, "recording_id": drive.recording_id, "status": "ok",
+            "hardness": None if np.isnan(h) else float(h), "entropy_max_pct": float(h), "presence_sum_pct": 0.5,
             "drive_id": common["drive_id"], "is_night": drive.is_night,
-            "classes": drive.classes and drive.classes[i],
+            "classes": drive.classes and drive.classes[i], **{name: values[i] for name, values in drive.scores.items()},
         }
         for i, h in enumerate(drive.hardness)
     ]  # fmt: skip
@@ -100,11 +116,24 @@ def commit(store: Store, drive: Drive, seed: int = 0, reference_id: str = "x") -
         "detections": [],
         "scores": scores,
     }
-    tables = {name: table(name, values) for name, values in rows.items()}
-    key = drive.recording_id
-    notes = {"recording_id": key, "committee_id": COMMITTEE, "content": key, "failed_to_run": 0, "sees": {}}
+    return {name: table(name, values) for name, values in rows.items()}
+
+
+def _commit(
+    store: Store, drive: Drive, recording_id: str, tables: dict[str, pa.Table], reference_id: str
+) -> None:
+    key = recording_id + ("" if drive.committee_id == COMMITTEE else f"-{drive.committee_id}")
+    notes = {
+        "recording_id": recording_id, "committee_id": drive.committee_id, "content": recording_id,
+        "failed_to_run": 0, "sees": {},
+    }  # fmt: skip
     store.commit(
-        "index", drive.night, key, {t: tables[t] for t in ("frames", "recordings")}, digest="x", **notes
+        "index",
+        drive.night,
+        drive.recording_id,
+        {t: tables[t] for t in ("frames", "recordings")},
+        digest="x",
+        **notes,
     )
     store.commit(
         "detect",

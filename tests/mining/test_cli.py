@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,13 +53,16 @@ def test_help_imports_nothing_heavy() -> None:
     [
         (["run", "none.toml"], "none.toml: no such config file"),
         (["run"], "Missing argument"),
-        (["sql", "SELECT 1", "--store", "nowhere"], "nowhere: no store here yet"),
+        (["sql", "SELECT 1", "--store", "nowhere"], "nowhere: no store here yet, there is no such folder"),
         (["sql", "SELECT 1"], "--store"),
         (["frobnicate"], "No such command"),
         (["config"], "--schema"),
         (["status", "--config", "typo.toml"], "did you mean 'budget'"),
         (["index", "--config", "missing.toml"], "drives"),
-        (["detect", "--config", "empty.toml"], "no store here yet"),
+        (["detect", "--config", "empty.toml"], "no store here yet, there is no such folder"),
+        (["status", "empty"], "empty: no store here yet, it lacks mining-store.json"),
+        (["status"], "give the STORE, or --config FILE"),
+        (["verify", "empty", "--config", "empty.toml"], "not both"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -89,6 +94,41 @@ def test_sql_answers_in_json(tmp_path: Path) -> None:
     done = run("sql", "SELECT max(hardness) AS h FROM mined", "--store", str(store.root), "--format", "json")
     assert done.returncode == 0
     assert json.loads(done.stdout)[0]["h"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("name", ["status", "verify", "gc", "compact", "migrate"])
+def test_a_store_is_named_by_its_folder_or_by_a_config(tmp_path: Path, name: str) -> None:
+    store = store_of(tmp_path, Drive("r1", [0.1, 0.9]))
+    (tmp_path / "c.toml").write_text(
+        'store = "store"\n[footage]\npaths = ["x"]\n[[detector]]\nweights = "a.pt"\n'
+    )
+    by_folder = run(name, str(store.root), "--json")
+    by_config = run(name, "--config", str(tmp_path / "c.toml"), "--json")
+    assert (by_folder.returncode, by_folder.stdout) == (0, by_config.stdout)
+    assert json.loads(by_folder.stdout)
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [((), 1), (("--quiet",), 1)])
+def test_a_stage_says_what_it_did_once_on_a_terminal(
+    tmp_path: Path, quiet: tuple[str, ...], lines: int
+) -> None:
+    """The log says it on standard error; on standard output too only where that is another place, or the log is quiet."""
+    (tmp_path / "drives").mkdir()
+    (tmp_path / "drives" / "a.mp4").write_text("no video")
+    (tmp_path / "c.toml").write_text('[footage]\npaths = ["drives"]\n[[detector]]\nweights = "a.pt"\n')
+    command = [*MINING, *quiet, "index", "--config", "c.toml"]
+    screen, terminal = os.openpty()
+    with subprocess.Popen(command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as job:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while part := os.read(screen, 4096):
+                shown += part
+        assert job.wait(timeout=60) == 0
+    os.close(screen)
+    assert sum("index: " in line and "unreadable" in line for line in shown.decode().splitlines()) == lines
+    piped = run(*quiet, "index", "--config", "c.toml", folder=tmp_path)
+    assert piped.stdout.startswith("index: nothing to do, 1 unchanged")
 
 
 def test_doctor_says_what_this_machine_can_do() -> None:

@@ -201,29 +201,6 @@ def test_an_earlier_batch_is_named(tmp_path: Path) -> None:
     assert "was not among those" in told(store, config(), "r1", 2, first)
 
 
-def test_two_batches_are_compared(tmp_path: Path) -> None:
-    store = store_of(tmp_path, Drive("r0", RNG.random(60).tolist()), Drive("r1", RNG.random(60).tolist()))
-    one = choose(store, config(budget=10, exclude_chosen=False))
-    two = choose(store, config(budget=12, exclude_chosen=False, strategy="top_k"))
-    found = explain.diff(store, one, two)
-    with store.connect() as con:
-        frames = {
-            b: {
-                f
-                for (f,) in con.execute("SELECT frame_id FROM selections WHERE batch_id = ?", [b]).fetchall()
-            }
-            for b in (one, two)
-        }
-    assert found.frames == (10, 12)
-    assert found.common == len(frames[one] & frames[two])
-    assert set(found.only[0]) == frames[one] - frames[two]
-    assert found.settings == {"budget": (10, 12), "strategy": ("k_center", "top_k")}
-    assert {m["what"]: (m["first"], m["second"]) for m in found.measures}["arm mined"] == (10, 12)
-    assert "select.budget: 10 -> 12" in found.text()
-    with pytest.raises(UsageError, match="no batch is called 'x'"):
-        explain.diff(store, one, "x")
-
-
 def test_a_labelled_frame_says_so_and_so_does_its_neighbour(tmp_path: Path) -> None:
     store = store_of(tmp_path, Drive("r0", [0.9, 0.8, 0.1, 0.1, 0.1, 0.1, 0.5]))
     at = datetime(2026, 3, 20, 8, 30, tzinfo=UTC)

@@ -459,6 +459,8 @@ def test_the_command_reports_refuses_and_shows_hostile_names_safely(
     code, out, err = command(file, "--accept-bad", "--dry-run")
     assert code == 0
     assert out.endswith("nothing was taken in: --dry-run\n")
+    assert "mining: import: dry run, 1 would be done, 1 problems - 2 frames, 3 boxes" in err
+    assert "nothing to do" not in err
     assert "evil" in out
     assert labels_of(store) == []
     code, out, _ = command(file, "--accept-bad", "--json")

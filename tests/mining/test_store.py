@@ -92,8 +92,10 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
 
 
 def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no store here"):
+    with pytest.raises(UsageError, match="no store here yet, there is no such folder"):
         Store(tmp_path / "none")
+    with pytest.raises(UsageError, match=r"no store here yet, it lacks mining-store\.json"):
+        Store(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="not a store"):
         Store(tmp_path, create=True)

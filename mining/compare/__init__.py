@@ -1,0 +1,1 @@
+"""``mining compare`` and ``mining diff``: two nights, two committees on the same footage, two batches."""
