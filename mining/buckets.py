@@ -36,7 +36,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 8.0
 _SILENT_FOR_S = 30.0
 """How long a service may say nothing; of a part of an upload, how long that may take."""
-_AFTER_STOP_S = 5.0
+_AFTER_STOP_S = 3.0
 """How long a job that was told to stop still asks, to give back what it holds."""
 _LOOK_EVERY_S = 0.1
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
