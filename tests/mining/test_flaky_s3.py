@@ -10,7 +10,9 @@ import pytest
 
 from tests.mining.flaky_s3 import FAULTS, FlakyS3, flaky_s3
 
-SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260314/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=testing/20260314/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+)
 """Moto looks at who asks, not whether it is true."""
 
 
