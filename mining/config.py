@@ -453,7 +453,7 @@ def _validate(data: dict[str, Any], source: str, folder: str) -> Config:
         # A misspelt key is also a missing one: say the misspelling.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UsageError(f"{source}: {one_line(_explain(problems[0]))}{more}") from None
+        raise UsageError(f"{source}: {one_line(_explain(problems[0]))[:1000]}{more}") from None
     except DetectorError as error:
         raise UsageError(f"{source}: detector: {one_line(str(error))}") from None
     except ValueError as error:  # Python's limit for the digits of a number
@@ -461,7 +461,7 @@ def _validate(data: dict[str, Any], source: str, folder: str) -> Config:
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part)[:100] for part in problem["loc"])
     kind = problem["type"]
     if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(problem["loc"][:-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mining.footage.source import Problem, Source
@@ -17,6 +17,8 @@ _NOT_FOOTAGE = frozenset({"masks"})
 """Folders passed over in a search: images of class ids. Named outright, such a folder is searched all the same."""
 _LIST_ENDINGS = frozenset({"txt", "lst"})
 _LIST_MAX_BYTES = 64 * 1024 * 1024
+_DEEPEST = 200
+"""Folders within folders that a search goes down, and lists that name lists."""
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -32,7 +34,7 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
     """
     sources: set[Source] = set()
     problems: dict[tuple[str, str], Problem] = {}
-    for found in _expand(paths):
+    for found in _expand(paths, (), set()):
         if isinstance(found, Problem):
             problems.setdefault((found.path, found.reason), found)
         else:
@@ -50,16 +52,17 @@ def shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _expand(paths: list[str], lists: tuple[str, ...] = ()) -> Iterator[Source | Problem]:
-    for path in paths:
+def _expand(paths: Iterable[str], lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
+    """Take what paths name. ``lists`` are those that lead here, ``read`` all that were read so far."""
+    for path in dict.fromkeys(paths):
         if "\0" in path:
-            yield Problem(path.replace("\0", "\\x00"), "a path cannot hold a NUL character")
+            yield Problem(shown(path.replace("\0", "\\x00")), "a path cannot hold a NUL character")
         elif path.startswith("@"):
-            yield from _from_list(path[1:], lists)
+            yield from _from_list(path[1:], lists, read)
         elif os.path.isdir(path):
             yield from _from_folder(path)
         elif os.path.lexists(path):
-            yield from _from_list(path, lists) if ending(path) in _LIST_ENDINGS else _from_file(path)
+            yield from _from_list(path, lists, read) if ending(path) in _LIST_ENDINGS else _from_file(path)
         elif _GLOB_CHARACTERS & set(path):
             yield from _from_glob(path)
         else:
@@ -88,8 +91,11 @@ def _from_folder(folder: str) -> Iterator[Source | Problem]:
     yield from found or [Problem(shown(folder), "no video and no image under this folder")]
 
 
-def _walk(folder: str, seen: set[str]) -> Iterator[Source | Problem]:
+def _walk(folder: str, seen: set[str], depth: int = 0) -> Iterator[Source | Problem]:
     """Search a folder and all below it; each real folder once, so that links in a circle end."""
+    if depth > _DEEPEST:
+        yield Problem(shown(folder), f"nested deeper than {_DEEPEST} folders")
+        return
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -104,7 +110,7 @@ def _walk(folder: str, seen: set[str]) -> Iterator[Source | Problem]:
     for entry in entries:
         kind = ending(entry.name)
         if entry.is_dir():
-            yield from _walk(entry.path, seen)
+            yield from _walk(entry.path, seen, depth + 1)
         elif kind in VIDEO_ENDINGS and _is_regular(entry.path):
             yield _source(entry.path, "video")
         elif kind in IMAGE_ENDINGS and _is_regular(entry.path):
@@ -126,7 +132,7 @@ def _from_glob(pattern: str) -> Iterator[Source | Problem]:
             if all(_is_open(part) for part in match.relative_to(base).parts)
         )
     except (ValueError, OSError) as error:
-        yield Problem(shown(pattern), f"not a usable pattern: {error}")
+        yield Problem(shown(pattern), shown(f"not a usable pattern: {error}"))
         return
     seen: set[str] = set()
     found: list[Source | Problem] = []
@@ -146,12 +152,18 @@ def _is_open(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in _NOT_FOOTAGE
 
 
-def _from_list(path: str, lists: tuple[str, ...]) -> Iterator[Source | Problem]:
-    """Take the paths that a list file names; a list may name lists, but not itself."""
+def _from_list(path: str, lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
+    """Take the paths that a list file names; a list may name lists, but not itself. Each is read once."""
     real = os.path.realpath(path)
     if real in lists:
         yield Problem(shown(path), "this list names itself")
         return
+    if len(lists) > _DEEPEST:
+        yield Problem(shown(path), f"nested deeper than {_DEEPEST} lists")
+        return
+    if real in read:
+        return
+    read.add(real)
     try:
         if not _is_regular(path):
             yield Problem(
@@ -171,9 +183,13 @@ def _from_list(path: str, lists: tuple[str, ...]) -> Iterator[Source | Problem]:
     if not named:
         yield Problem(shown(path), "this list names nothing")
     folder = os.path.dirname(real)
-    for line in named:
-        at, name = ("@", line[1:]) if line.startswith("@") else ("", line)
-        yield from _expand([at + os.path.join(folder, name)], (*lists, real))
+    yield from _expand((_named_in(folder, line) for line in named), (*lists, real), read)
+
+
+def _named_in(folder: str, line: str) -> str:
+    """Path that a line of a list names; relative ones start at the list's folder."""
+    at, name = ("@", line[1:]) if line.startswith("@") else ("", line)
+    return at + os.path.join(folder, name)
 
 
 def _source(path: str, kind: str) -> Source | Problem:

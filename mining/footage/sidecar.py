@@ -17,6 +17,7 @@ import json
 import math
 import os
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Any
@@ -96,7 +97,9 @@ def _parsed(path: str) -> dict[str, Any]:
         raise FootageError(f"larger than {_MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
-        content = tomllib.loads(text) if path.endswith(".toml") else json.loads(text)
+        content = (
+            tomllib.loads(text) if path.endswith(".toml") else json.loads(text, object_pairs_hook=_distinct)
+        )
     except UnicodeDecodeError:
         raise FootageError("not UTF-8 text") from None
     except RecursionError:
@@ -105,6 +108,15 @@ def _parsed(path: str) -> dict[str, Any]:
         raise FootageError(f"cannot be parsed: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict):
         raise FootageError("must hold keys and values, such as drive_id")
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, as TOML does: a key that stands there twice says two things."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise FootageError(f"{_brief(twice)} stands there twice")
     return content
 
 
