@@ -2,10 +2,12 @@
 
     python tools/chaos.py --footage FILE|FOLDER ... [--weights FILE ...] [--kills 200] [--jobs 1|2] [--seed 0] [--json]
 
-The night is run once, undisturbed. Then again, in another store, and killed (SIGKILL) until --kills is reached: in turn at a
-commit boundary (before the n-th rename, unlink or sync of a file since the start, n drawn anew each time) and at a random
-moment. Each time the same command is started again; when a night ends, its rows are compared with the undisturbed ones, the
-store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed.
+The night is run once, undisturbed. Then again, in other stores, and killed (SIGKILL) until --kills is reached: each night first
+at a commit boundary (before the n-th rename, unlink or sync of a file since the start; each n has its turn), then at drawn
+boundaries and random moments. Each time the same command is started again; when a night ends, its rows are compared, the
+store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed. With ``--s3 0.05``
+the store that is killed lies in a bucket of a local S3 that fails this share of all requests (500, 503, connections that end
+before or after the work, answers cut off); a boundary is a write of an object then.
 
 Held: equal rows in every table, none twice, none missing; `mining verify` finds no damage; every end is 0 or a kill.
 """
@@ -13,13 +15,17 @@ Held: equal rows in every table, none twice, none missing; `mining verify` finds
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +33,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from anywhere
 
-from mining import housekeeping
+from mining import buckets, housekeeping
+from mining.places import place
 from mining.schemas import TABLES
 from mining.store import Store
+from tests.mining.flaky_s3 import FlakyS3, flaky_s3
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
-store = "{store}"
+store = {store}
 [footage]
 paths = {footage}
 sample_hz = {sample_hz}
@@ -45,32 +53,22 @@ shard_minutes = {shard_minutes}
 budget = 10
 min_gap_s = 0.5
 [export]
-to = "{store}-batches"
+to = "{name}-batches"
 """
-# Runs `mining run`, and kills its own process before the n-th call that makes a change to the disk last.
-JOB = """
-import os, signal, sys, threading
-sys.path.insert(0, {root!r})
-left = int(sys.argv[1])
-lock = threading.Lock()
-def counted(call):
-    def wrapped(*values, **named):
-        global left
-        with lock:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return call(*values, **named)
-    return wrapped
-if left:
-    for name in ("replace", "unlink", "fsync"):
-        setattr(os, name, counted(getattr(os, name)))
-sys.argv = ["mining", "--quiet", "run", sys.argv[2]]
-from mining.cli import main
-main()
-"""
-BOUNDARIES = 60
-"""A boundary is drawn from the first so many of a job; each shard has some ten."""
+PRELOADED = [
+    "mining.cli",
+    "mining.pipeline",
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "ultralytics.nn.tasks",
+    "duckdb",
+    "av",
+    "cv2",
+]
+"""What each job would import first: forked with it, a job is at work at once, and kills fall on the work."""
+FORKED = multiprocessing.get_context("forkserver")
+Job = multiprocessing.context.ForkServerProcess
 # Where a delivery lies is named after the store.
 _PLACES = {"exports": "* REPLACE (regexp_replace(image_uri, '^.*-batches/', '') AS image_uri)"}
 
@@ -88,47 +86,75 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1)
     parser.add_argument("--sample-hz", type=float, default=2.0)
     parser.add_argument("--shard-minutes", type=float, default=0.05)
+    parser.add_argument(
+        "--s3", type=float, metavar="SHARE", help="in a bucket that fails this share of requests"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="end in one line of JSON")
     options = parser.parse_args()
+    FORKED.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        figures = disturb(options, Path(folder))
+        if options.s3 is None:
+            figures = disturb(options, Path(folder), None)
+        else:
+            with flaky_s3(rate=options.s3, seed=options.seed) as s3:
+                os.environ.update(s3.environment)
+                s3.make_bucket("chaos")
+                figures = disturb(options, Path(folder), s3)
     for name, figure in figures.items():
         print(f"{name:<24}{figure}")
     if options.json:
         print(json.dumps(figures))
 
 
-def disturb(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def disturb(options: argparse.Namespace, work: Path, s3: FlakyS3 | None) -> dict[str, Any]:
     """Run, kill, compare."""
     random = np.random.default_rng(options.seed)
+    warm = FORKED.Process(target=int)  # the first job waits for what is imported
+    warm.start()
+    warm.join()
     began = time.perf_counter()
     calm = start(options, work, "calm", 0)
-    if calm.wait() != 0:
-        sys.exit(f"the undisturbed night ended with {calm.returncode}")
+    calm.join()
+    if calm.exitcode != 0:
+        sys.exit(f"the undisturbed night ended with {calm.exitcode}: {said(work, 'calm')}")
     night_s = time.perf_counter() - began
-    wanted = rows(work / "calm")
+    wanted = rows(str(work / "calm"))
+    count = int((work / "calm.count").read_text())
+    firsts = itertools.cycle(random.permutation(count) + 1)
     kills = {"at a boundary": 0, "at a random moment": 0}
     nights = unequal = damaged = wrong_ends = 0
     while sum(kills.values()) < options.kills:
-        store = f"night{nights}"
-        while not disturbed_run(options, work, store, random, night_s, kills):
-            pass
+        store = f"night{nights}" if s3 is None else f"s3://chaos/night{nights}"
+        ended = disturbed_run(options, work, store, random, night_s, kills, int(next(firsts)))
+        while not ended:
+            boundary = int(random.integers(1, count + 1)) if random.integers(2) else 0
+            ended = disturbed_run(options, work, store, random, night_s, kills, boundary)
         nights += 1
         last = start(options, work, store, 0)
-        wrong_ends += last.wait() != 0
-        found = rows(work / store)
+        last.join()
+        if last.exitcode != 0:
+            wrong_ends += 1
+            print(f"{store}: ended with {last.exitcode}: {said(work, store)}")
+        lies_in = str(work / store) if s3 is None else store
+        found = rows(lies_in)
         differing = [table for table in wanted if found[table] != wanted[table]]
         for table in differing:
             print(f"{store}: {table}: {len(found[table])} rows, {len(wanted[table])} undisturbed, or others")
         unequal += bool(differing)
-        _, damage = housekeeping.verify(Store(work / store))
+        _, damage = housekeeping.verify(Store(place(lies_in)))
         damaged += len(damage)
         print(f"night {nights}: {sum(kills.values())} kills", flush=True)
-        shutil.rmtree(work / store)
+        if s3 is None:
+            shutil.rmtree(lies_in)
+        else:
+            for found_object in list(buckets.listed(lies_in)):
+                buckets.delete(found_object.uri)
     return {
         "jobs": options.jobs,
+        "failed_requests": None if s3 is None else f"{s3.failed.total()} of {s3.requests.total()}",
         "nights": nights,
+        "first_killed_at": f"{min(nights, count)} of {count} boundaries",
         "rows": sum(len(found) for found in wanted.values()),
         "kills": {"value": kills, "bar": options.kills, "holds": sum(kills.values()) >= options.kills},
         "nights_with_other_rows": {"value": unequal, "bar": 0, "holds": unequal == 0},
@@ -145,50 +171,94 @@ def disturbed_run(
     random: np.random.Generator,
     night_s: float,
     kills: dict[str, int],
+    boundary: int,
 ) -> bool:
-    """Start the night and kill it; returns whether it came to its end all the same."""
-    at_boundary = bool(random.integers(2))
-    jobs = [
-        start(options, work, store, int(random.integers(1, BOUNDARIES)) if at_boundary else 0)
-        for _ in range(options.jobs)
-    ]
+    """Start the night and kill it, at a boundary or where that is 0 at a random moment; returns whether it ended all the same."""
+    jobs = [start(options, work, store, boundary) for _ in range(options.jobs)]
     victim = jobs[int(random.integers(len(jobs)))]
-    if not at_boundary:
-        try:
-            victim.wait(timeout=float(random.uniform(0, 1.2 * night_s)))
-        except subprocess.TimeoutExpired:
+    if not boundary:
+        victim.join(timeout=float(random.uniform(0, night_s)))
+        if victim.exitcode is None:
             victim.kill()
-    codes = [job.wait() for job in jobs]
+    for each in jobs:
+        each.join()
+    codes = [each.exitcode for each in jobs]
     killed = sum(code == -signal.SIGKILL for code in codes)
-    kills["at a boundary" if at_boundary else "at a random moment"] += killed
+    kills["at a boundary" if boundary else "at a random moment"] += killed
     if any(code not in (0, -signal.SIGKILL) for code in codes):
-        sys.exit(f"a job ended with {codes}")
+        sys.exit(f"a job ended with {codes}: {said(work, store)}")
     return 0 in codes
 
 
-def start(options: argparse.Namespace, work: Path, store: str, boundary: int) -> subprocess.Popen[bytes]:
+def said(work: Path, store: str) -> str:
+    """The last of what jobs on a store said."""
+    return Path(work, f"{store.rpartition('/')[2]}.log").read_text()[-600:]
+
+
+def start(options: argparse.Namespace, work: Path, store: str, boundary: int) -> Job:
     """Start `mining run` on a store; it kills itself at a boundary where that is not 0."""
-    config = work / f"{store}.toml"
+    name = store.rpartition("/")[2]
+    config = work / f"{name}.toml"
     detectors = "\n".join(
         f'[[detector]]\nname = "d{n}"\nweights = {json.dumps(str(path.resolve()))}\nimage_size_px = 160'
         for n, path in enumerate(options.weights)
     )
     config.write_text(
         CONFIG.format(
-            store=store,
+            store=json.dumps(store),
+            name=name,
             footage=json.dumps([str(path.resolve()) for path in options.footage]),
             detectors=detectors,
             sample_hz=options.sample_hz,
             shard_minutes=options.shard_minutes,
         )
     )
-    command = [sys.executable, "-c", JOB.format(root=str(ROOT)), str(boundary), str(config)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    made = FORKED.Process(target=job, args=(boundary, config))
+    made.start()
+    return made
 
 
-def rows(store: Path) -> dict[str, list[Any]]:
+def job(boundary: int, config: Path) -> None:
+    """Run `mining run`, and kill this very process before the n-th call that makes a change to the disk or bucket last.
+
+    Where that is 0, the calls are counted, into a file beside the config.
+    """
+    left = boundary
+    lock = threading.Lock()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*values: Any, **named: Any) -> Any:
+            nonlocal left
+            with lock:
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return call(*values, **named)
+
+        return wrapped
+
+    for module, names in (
+        (os, ("replace", "unlink", "fsync")),
+        (buckets, ("put", "create", "replace", "delete")),
+    ):
+        for name in names:
+            setattr(module, name, counted(getattr(module, name)))
+    log = os.open(config.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    sys.argv = ["mining", "--quiet", "run", str(config)]
+    from mining.cli import main as run
+
+    try:
+        run()
+    finally:
+        if not boundary:
+            config.with_suffix(".count").write_text(str(-left))
+
+
+def rows(store: str) -> dict[str, list[Any]]:
     """Every table's rows, in one order."""
-    with Store(store).connect() as con:
+    with Store(place(store)).connect() as con:
         return {
             table: con.sql(f"SELECT {_PLACES.get(table, '*')} FROM {table} ORDER BY ALL")
             .to_arrow_table()

