@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detectors.types import DetectorError, DetectorSpec
-from mining import places
+from mining import buckets, places
 from mining.places import Place
 from mining.text import one_line
 from mining.types import UsageError
@@ -35,13 +35,17 @@ class FootageConfig(_Section):
     """Where the recordings are, and which of their frames are looked at."""
 
     paths: list[str] = Field(min_length=1)
-    """Folders, files, globs, or @lists (one path a line). Relative paths start at the config file's folder."""
+    """Folders, files, globs, or @lists (one path a line), on disk or as s3://bucket/key. Relative paths start at the config
+    file's folder."""
     sample_hz: float | None = Field(default=None, gt=0, le=1000)
     """Frames looked at in a second of footage; 2.0 where neither this nor `every` is given."""
     every: int | None = Field(default=None, ge=1)
     """Look at every n-th frame instead; 1 looks at all of them."""
     image_rate_hz: float = Field(default=1.0, gt=0, le=1000)
     """Frame rate of image folders whose sidecar names none."""
+    cache_gb: float = Field(default=20.0, gt=0)
+    """Gigabytes of footage from buckets that a job keeps on the local disk (in TMPDIR), so that its stages need not fetch it
+    again."""
 
     @model_validator(mode="after")
     def _one_sampling(self) -> FootageConfig:
@@ -392,10 +396,14 @@ class Config(_Section):
 
     @property
     def footage_paths(self) -> list[str]:
-        """Absolute footage paths; an @list keeps its sign."""
+        """Absolute footage paths, and URIs as they are; an @list keeps its sign."""
         return [
-            f"@{self.path(p[1:])}" if p.startswith("@") else str(self.path(p)) for p in self.footage.paths
+            f"@{self._footage_path(p[1:])}" if p.startswith("@") else self._footage_path(p)
+            for p in self.footage.paths
         ]
+
+    def _footage_path(self, value: str) -> str:
+        return value if buckets.is_uri(value) else str(self.path(value))
 
     @property
     def classes_path(self) -> Path:

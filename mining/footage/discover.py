@@ -1,4 +1,4 @@
-"""Finding recordings: video files and image folders under folders, files, globs and list files."""
+"""Finding recordings: video files and image folders under folders, files, globs and list files; in buckets too."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mining import buckets
+from mining.footage import bucket
+from mining.footage.names import (
+    GLOB_CHARACTERS,
+    IMAGE_ENDINGS,
+    LIST_ENDINGS,
+    VIDEO_ENDINGS,
+    ending,
+    is_open,
+    shown,
+)
 from mining.footage.source import Problem, Source
 
-VIDEO_ENDINGS = frozenset(
-    ["mp4", "mkv", "avi", "mov", "m4v", "webm", "ts", "h264", "264", "hevc", "h265", "265"]
-)
-IMAGE_ENDINGS = frozenset(["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"])
-_NOT_FOOTAGE = frozenset({"masks"})
-"""Folders passed over in a search: images of class ids. Named outright, such a folder is searched all the same."""
-_LIST_ENDINGS = frozenset({"txt", "lst"})
 _LIST_MAX_BYTES = 64 * 1024 * 1024
 _DEEPEST = 200
 """Folders within folders that a search goes down, and lists that name lists."""
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
@@ -28,9 +31,11 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
     A path is a folder (searched with all below it), a file, a glob (``**`` allowed), or a list file (``@drives.lst``,
     or any .txt or .lst): one path a line, relative to the list's folder, ``#`` begins a comment line. Hidden names are
     passed over, as are folders called ``masks`` (unless named outright) and links that lead in a circle. A folder that
-    holds images directly is one recording.
+    holds images directly is one recording. All of them may be ``s3://`` URIs; a list in a bucket names URIs, or what lies
+    relative to it.
 
-    Returns the sources sorted by path, each once, and what gave no footage.
+    Returns the sources sorted by path, each once, and what gave no footage. UsageError and TemporaryError where a bucket
+    cannot be listed.
     """
     sources: set[Source] = set()
     problems: dict[tuple[str, str], Problem] = {}
@@ -42,16 +47,6 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
     return sorted(sources), list(problems.values())
 
 
-def ending(path: str) -> str:
-    """The lower-case file ending without its dot."""
-    return os.path.splitext(path)[1].lower().removeprefix(".")
-
-
-def shown(path: str) -> str:
-    """A path as valid text: bytes that are no UTF-8 appear as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _expand(paths: Iterable[str], lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
     """Take what paths name. ``lists`` are those that lead here, ``read`` all that were read so far."""
     for path in dict.fromkeys(paths):
@@ -59,11 +54,13 @@ def _expand(paths: Iterable[str], lists: tuple[str, ...], read: set[str]) -> Ite
             yield Problem(shown(path.replace("\0", "\\x00")), "a path cannot hold a NUL character")
         elif path.startswith("@"):
             yield from _from_list(path[1:], lists, read)
+        elif buckets.is_uri(path):
+            yield from _from_list(path, lists, read) if ending(path) in LIST_ENDINGS else bucket.find(path)
         elif os.path.isdir(path):
             yield from _from_folder(path)
         elif os.path.lexists(path):
-            yield from _from_list(path, lists, read) if ending(path) in _LIST_ENDINGS else _from_file(path)
-        elif _GLOB_CHARACTERS & set(path):
+            yield from _from_list(path, lists, read) if ending(path) in LIST_ENDINGS else _from_file(path)
+        elif GLOB_CHARACTERS & set(path):
             yield from _from_glob(path)
         else:
             yield Problem(shown(path), "no such file or folder")
@@ -102,7 +99,7 @@ def _walk(folder: str, seen: set[str], depth: int = 0) -> Iterator[Source | Prob
     seen.add(real)
     try:
         with os.scandir(folder) as scan:
-            entries = sorted((e for e in scan if _is_open(e.name)), key=lambda e: e.name)
+            entries = sorted((e for e in scan if is_open(e.name)), key=lambda e: e.name)
     except OSError as error:
         yield Problem(shown(folder), f"cannot be searched: {error.strerror}")
         return
@@ -123,13 +120,13 @@ def _from_glob(pattern: str) -> Iterator[Source | Problem]:
     """Take what a glob matches: folders with all below, videos, and for images the folder that holds them."""
     # pathlib, because its ``**`` does not follow links, which could lead in circles
     parts = Path(pattern).parts
-    literal = next(i for i, part in enumerate(parts) if _GLOB_CHARACTERS & set(part))
+    literal = next(i for i, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
     base = Path(*parts[:literal])
     try:
         matches = sorted(
             str(match)
             for match in base.glob(os.path.join(*parts[literal:]))
-            if all(_is_open(part) for part in match.relative_to(base).parts)
+            if all(is_open(part) for part in match.relative_to(base).parts)
         )
     except (ValueError, OSError) as error:
         yield Problem(shown(pattern), shown(f"not a usable pattern: {error}"))
@@ -147,14 +144,9 @@ def _from_glob(pattern: str) -> Iterator[Source | Problem]:
     yield from found or [Problem(shown(pattern), "this pattern matches no video and no image")]
 
 
-def _is_open(name: str) -> bool:
-    """Whether a search looks at a name: neither hidden nor a folder of masks."""
-    return not name.startswith(".") and name.lower() not in _NOT_FOOTAGE
-
-
 def _from_list(path: str, lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
     """Take the paths that a list file names; a list may name lists, but not itself. Each is read once."""
-    real = os.path.realpath(path)
+    real = path if buckets.is_uri(path) else os.path.realpath(path)
     if real in lists:
         yield Problem(shown(path), "this list names itself")
         return
@@ -164,20 +156,12 @@ def _from_list(path: str, lists: tuple[str, ...], read: set[str]) -> Iterator[So
     if real in read:
         return
     read.add(real)
-    try:
-        if not _is_regular(path):
-            yield Problem(
-                shown(path), "no such list file" if not os.path.exists(path) else "not a regular file"
-            )
-            return
-        if os.path.getsize(path) > _LIST_MAX_BYTES:
-            yield Problem(shown(path), f"a list of more than {_LIST_MAX_BYTES} bytes")
-            return
-        # surrogateescape: a listed name may hold any byte, as file names do
-        text = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    except OSError as error:
-        yield Problem(shown(path), f"cannot be read: {error.strerror}")
+    content = _list_content(path)
+    if isinstance(content, Problem):
+        yield content
         return
+    # surrogateescape: a listed name may hold any byte, as file names do
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     lines = [line.strip() for line in text.split("\n")]
     named = [line for line in lines if line and not line.startswith("#")]
     if not named:
@@ -186,9 +170,33 @@ def _from_list(path: str, lists: tuple[str, ...], read: set[str]) -> Iterator[So
     yield from _expand((_named_in(folder, line) for line in named), (*lists, real), read)
 
 
+def _list_content(path: str) -> bytes | Problem:
+    """Read a list, or say why it cannot be."""
+    too_large = Problem(shown(path), f"a list of more than {_LIST_MAX_BYTES} bytes")
+    try:
+        if buckets.is_uri(path):
+            buckets.check_uri(path, "footage.paths")
+            return (
+                too_large if buckets.described(path).size_bytes > _LIST_MAX_BYTES else buckets.read(path)[0]
+            )
+        if not _is_regular(path):
+            reason = "no such list file" if not os.path.exists(path) else "not a regular file"
+            return Problem(shown(path), reason)
+        return too_large if os.path.getsize(path) > _LIST_MAX_BYTES else Path(path).read_bytes()
+    except FileNotFoundError:
+        return Problem(shown(path), "no such list file")
+    except OSError as error:
+        return Problem(shown(path), f"cannot be read: {error.strerror}")
+
+
 def _named_in(folder: str, line: str) -> str:
-    """Path that a line of a list names; relative ones start at the list's folder."""
+    """What a line of a list names; relative paths start at the list's folder."""
     at, name = ("@", line[1:]) if line.startswith("@") else ("", line)
+    if buckets.is_uri(name):
+        return at + name
+    if buckets.is_uri(folder):  # and never a file of this machine
+        name_of_bucket, _, key = folder.removeprefix(buckets.SCHEME).partition("/")
+        return f"{at}{buckets.SCHEME}{name_of_bucket}{os.path.normpath(f'/{key}/{name}')}"
     return at + os.path.join(folder, name)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from mining.footage.source import FootageError, Source
 
-_ENDINGS = {"sidecar": (".toml", ".json"), "telemetry": (".csv", ".parquet")}
+COMPANION_ENDINGS = {"sidecar": (".toml", ".json"), "telemetry": (".csv", ".parquet")}
 _MAX_BYTES = 1_000_000
 _MAX_TAGS = 256
 _NAME_CHARACTERS = 256
@@ -55,7 +55,7 @@ def companions(source: Source) -> dict[str, str]:
     """
     stem = os.path.splitext(source.path)[0] if source.kind == "video" else source.path
     found: dict[str, str] = {}
-    for kind, endings in _ENDINGS.items():
+    for kind, endings in COMPANION_ENDINGS.items():
         for path in (stem + ending for ending in endings):
             if os.path.isfile(path):
                 found[f"second {kind}" if kind in found else kind] = path
@@ -65,7 +65,7 @@ def companions(source: Source) -> dict[str, str]:
 def refuse_twin(path: str) -> None:
     """Raise FootageError where a file of the same kind lies there with the other ending: which one counts?"""
     stem, own = os.path.splitext(path)
-    for endings in _ENDINGS.values():
+    for endings in COMPANION_ENDINGS.values():
         twins = [stem + e for e in endings if e != own and own in endings and os.path.isfile(stem + e)]
         if twins:
             raise FootageError(f"{os.path.basename(twins[0])} lies beside it; keep one of the two")
