@@ -109,6 +109,18 @@ def read(uri: str) -> tuple[bytes, str]:
     return _asked(uri, got)
 
 
+def read_small(uri: str, up_to_bytes: int) -> tuple[Object, bytes | None]:
+    """Look at an object and read it by the same request; None for the content of a larger one."""
+    client, key = _opened(uri)
+
+    def got() -> tuple[Object, bytes | None]:
+        answer = _library().get(client, key)
+        found = _object(uri, answer.meta)
+        return found, bytes(answer.bytes()) if found.size_bytes <= up_to_bytes else None
+
+    return _asked(uri, got)
+
+
 def read_range(uri: str, start: int, end: int, e_tag: str) -> bytes:
     """Read bytes ``start`` up to ``end`` of an object; ``Changed`` where it is no longer the one with this e_tag."""
     client, key = _opened(uri)

@@ -16,7 +16,7 @@ from mining import places, stop
 from mining.places import Place
 from mining.progress import run_id
 from mining.text import one_line, printable
-from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, nights_of
+from mining.types import MiningError, QueryError, TemporaryError, Terminated, UsageError, may_pass, nights_of
 
 if TYPE_CHECKING:
     from mining.config import Config
@@ -79,6 +79,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is wrong
         sys.exit(0)
+    except OSError as error:
+        if not may_pass(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _say(
+            f"error: {where}{error.strerror}; what was committed stays, and the same command goes on from there"
+        )
+        sys.exit(75)
     except ImportError as error:
         package = next((deb for lib, deb in _DEBIAN_PACKAGES.items() if lib in str(error)), None)
         if package is None:

@@ -22,7 +22,7 @@ from mining.export_images import WrittenImages, pack_images, write_images
 from mining.preannotate import preannotations
 from mining.schemas import EXPORTS
 from mining.store import Store, digest, sql_file
-from mining.types import MiningError, StageReport, UsageError
+from mining.types import MiningError, StageReport, TemporaryError, UsageError, may_pass
 from mining.vendors import VENDORS
 from mining.vendors.contents import write_contents
 from mining.vendors.delivery import DeliveredImage, Delivery, PreAnnotation
@@ -120,7 +120,8 @@ def run(
         place.put()
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise MiningError(f"{error.filename or place.name}: cannot write the delivery: {reason}") from None
+        kind = TemporaryError if may_pass(error) else MiningError
+        raise kind(f"{error.filename or place.name}: cannot write the delivery: {reason}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     # What comes back unchanged, now or after another export of the batch, nobody has labelled.

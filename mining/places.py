@@ -183,14 +183,12 @@ def sha256_of(file: Place) -> str:
 
 def opened(uri: str) -> BinaryIO:
     """Open an object to read; whatever is read is of the content that it has now, or ``buckets.Changed`` is raised."""
-    return _opened(buckets.described(uri))
-
-
-def _opened(found: buckets.Object) -> BinaryIO:
-    raw = _ObjectFile(found)
-    if found.size_bytes <= _WHOLE_BYTES:
-        return io.BytesIO(raw.read())
-    return cast(BinaryIO, io.BufferedReader(raw, 1 << 20))
+    found, whole = buckets.read_small(uri, _WHOLE_BYTES)
+    return (
+        io.BytesIO(whole)
+        if whole is not None
+        else cast(BinaryIO, io.BufferedReader(_ObjectFile(found), 1 << 20))
+    )
 
 
 class _ObjectFile(io.RawIOBase):
@@ -228,9 +226,9 @@ class _ObjectFile(io.RawIOBase):
 class _OfThreads:
     """One object, read by several threads of DuckDB's: each seeks, and then reads from where it was itself."""
 
-    def __init__(self, found: buckets.Object) -> None:
+    def __init__(self, found: buckets.Object, whole: bytes | None) -> None:
         self._object = found
-        self._whole = _read(found, 0, found.size_bytes) if found.size_bytes <= _WHOLE_BYTES else None
+        self._whole = whole
         # By number: Python forgets a thread of C++ between two calls, and with it whatever is local to it.
         self._at: dict[int, int] = {}
 
@@ -247,14 +245,12 @@ class _OfThreads:
         self.seek(max(start, end))
         if end <= start:
             return b""
-        return _read(self._object, start, end) if self._whole is None else self._whole[start:end]
+        if self._whole is not None:
+            return self._whole[start:end]
+        return buckets.read_range(self._object.uri, start, end, self._object.e_tag)
 
     def close(self) -> None:
         self._whole = None
-
-
-def _read(found: buckets.Object, start: int, end: int) -> bytes:
-    return buckets.read_range(found.uri, start, end, found.e_tag) if start < end else b""
 
 
 def file_system() -> Any:
@@ -277,11 +273,15 @@ def file_system() -> Any:
         def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
             if mode != "rb":
                 raise OSError(f"{path}: only reading is allowed here")
-            self._known[path] = buckets.described(_uri(path))
-            return cast(BinaryIO, _OfThreads(self._known[path]))
+            found, whole = buckets.read_small(_uri(path), _WHOLE_BYTES)
+            self._known[found.uri] = found
+            return cast(BinaryIO, _OfThreads(found, whole))
+
+        def _object(self, path: str) -> buckets.Object:
+            return self._known.get(_uri(path)) or buckets.described(_uri(path))
 
         def info(self, path: str, **_: Any) -> dict[str, Any]:
-            found = self._known.get(path) or buckets.described(_uri(path))
+            found = self._object(path)
             return {"name": path, "size": found.size_bytes, "type": "file", "mtime": found.modified_s}
 
         def glob(self, path: str, **_: Any) -> list[str]:
@@ -289,7 +289,7 @@ def file_system() -> Any:
 
         def modified(self, path: str) -> datetime:
             # DuckDB keeps what it has read as long as this stays the same; the service's clock shows whole seconds.
-            found = self._known.get(path) or buckets.described(_uri(path))
+            found = self._object(path)
             sign = int.from_bytes(hashlib.sha256(found.e_tag.encode()).digest()[:4], "big") % 1_000_000
             return datetime.fromtimestamp(int(found.modified_s), UTC).replace(microsecond=sign)
 

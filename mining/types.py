@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +26,11 @@ class UsageError(MiningError):
 
 class TemporaryError(MiningError):
     """Nothing is wrong with the job: no space, a store that is gone or read-only, another job. Exit code 75: try again."""
+
+
+def may_pass(error: OSError) -> bool:
+    """Tell whether the next run may not meet an error of the disk: no space, over quota, read-only, gone for a while."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 class Terminated(BaseException):

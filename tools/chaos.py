@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mining.store import Store
 from tests.mining.flaky_s3 import FlakyS3, flaky_s3
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMO_WEIGHTS = [ROOT / "detectors" / "demo_weights" / f"demo_{name}.pt" for name in ("yolov8", "yolo11")]
 CONFIG = """
 store = {store}
 [footage]
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--footage", nargs="+", type=Path, required=True)
     parser.add_argument(
         "--weights", nargs="+", type=Path,
-        default=[ROOT / "detectors" / "demo_weights" / f"demo_{name}.pt" for name in ("yolov8", "yolo11")],
+        default=DEMO_WEIGHTS,
     )  # fmt: skip
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1)
@@ -199,16 +200,12 @@ def start(options: argparse.Namespace, work: Path, store: str, boundary: int) ->
     """Start `mining run` on a store; it kills itself at a boundary where that is not 0."""
     name = store.rpartition("/")[2]
     config = work / f"{name}.toml"
-    detectors = "\n".join(
-        f'[[detector]]\nname = "d{n}"\nweights = {json.dumps(str(path.resolve()))}\nimage_size_px = 160'
-        for n, path in enumerate(options.weights)
-    )
     config.write_text(
         CONFIG.format(
             store=json.dumps(store),
             name=name,
             footage=json.dumps([str(path.resolve()) for path in options.footage]),
-            detectors=detectors,
+            detectors=detectors_of(options.weights),
             sample_hz=options.sample_hz,
             shard_minutes=options.shard_minutes,
         )
@@ -216,6 +213,14 @@ def start(options: argparse.Namespace, work: Path, store: str, boundary: int) ->
     made = FORKED.Process(target=job, args=(boundary, config))
     made.start()
     return made
+
+
+def detectors_of(weights: Sequence[Path]) -> str:
+    """Write the committee as a config does."""
+    return "\n".join(
+        f'[[detector]]\nname = "d{n}"\nweights = {json.dumps(str(path.resolve()))}\nimage_size_px = 160'
+        for n, path in enumerate(weights)
+    )
 
 
 def job(boundary: int, config: Path) -> None:

@@ -44,6 +44,7 @@ RATE = 0.05
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
     """A bucket ``fleet``; nothing fails until a test says so."""
     monkeypatch.setattr(buckets, "RETRY_FOR_S", 20.0)
+    monkeypatch.setattr(buckets, "_FIRST_PAUSE_S", 0.02)
     with flaky_s3(seed=5) as service:
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)
@@ -111,7 +112,7 @@ def test_it_holds_the_rows_of_a_store_in_a_folder_while_requests_fail(s3: FlakyS
     assert there.marker_of("score", NIGHT, "r1") is None
     assert not [uri for uri in objects("leases") if not uri.endswith(".clock")]
     assert not list(there.tmp.iterdir())
-    assert s3.failed.total() > 5
+    assert s3.failed.total() > 0
 
 
 def test_small_files_are_packed_and_what_is_left_over_goes_when_it_is_old(
@@ -259,7 +260,7 @@ def test_nothing_of_credentials_is_told(s3: FlakyS3, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="not a store, and not empty"):
         Store(BucketPath("s3://fleet/other"), create=True)
     s3.rate, s3.faults = 1.0, ("503",)
-    with pytest.raises(TemporaryError, match=r"503 Slow Down.*try again later") as gone:
+    with pytest.raises(TemporaryError, match=r"503 .*try again later") as gone:
         Store(ROOT)
     assert "hunter2" not in str(gone.value)
     answer = CliRunner().invoke(cli, ["verify", str(ROOT)])

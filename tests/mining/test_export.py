@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from mining.footage import read as read_frames
 from mining.import_labels import RefusedDelivery, sent_batch
 from mining.schemas import SIGNALS
 from mining.store import Store
-from mining.types import MiningError, UsageError
+from mining.types import MiningError, TemporaryError, UsageError
 from mining.vendors import VENDORS
 from mining.vendors.instructions import plain_words
 from mining.vendors.labels import Sent, SentImage
@@ -601,6 +602,19 @@ def test_a_bucket_gets_what_a_folder_gets(batch: Config, tmp_path: Path, bucket:
     export(batch, "s3://labels/out", context_frames=0)
     assert listed(bucket, f"labels/out/{BATCH}.previous-1") == local
     assert not [name for name in listed(bucket, f"labels/out/{BATCH}") if name.startswith("context/")]
+
+
+def test_a_delivery_for_which_the_disk_has_no_room_is_tried_again_later(
+    batch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mining.delivery_place._Folder.put", full)
+        with pytest.raises(TemporaryError, match="cannot write the delivery: No space left on device"):
+            export(batch, str(tmp_path / "full"))
+    export(batch, str(tmp_path / "full"))
 
 
 def test_an_upload_that_breaks_leaves_nothing_that_looks_whole(
