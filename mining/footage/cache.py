@@ -63,9 +63,13 @@ class _Cache:
 
     def __init__(self) -> None:
         sweep()
-        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._in_use = (self.root / _LOCK).open("w")
-        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        while True:
+            self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._in_use = (self.root / _LOCK).open("w")
+            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+            if (self.root / _LOCK).exists():
+                break
+            self._in_use.close()  # swept by another process before it was locked
         self._entries: dict[Source, _Entry] = {}
         self._lock = threading.Lock()
         self._count = itertools.count()
