@@ -19,8 +19,8 @@ from mining.committee import Committee, committee_of
 from mining.config import Config
 from mining.decode import Decoder
 from mining.footage import FootageError
-from mining.footage.discover import IMAGE_ENDINGS, ending
 from mining.footage.images import read_image
+from mining.footage.names import IMAGE_ENDINGS, ending
 from mining.isolated import Crashed
 from mining.store import Store, sql_file
 from mining.types import FloatArray, MiningError, QueryError, UsageError

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from mining.footage.bucket import described
 from mining.footage.identity import content_digest, stat_signature
 from mining.footage.images import image_names, probe_images, read_images
 from mining.footage.reader import read_video
@@ -19,7 +20,7 @@ from mining.footage.timeline import NS_PER_S, duration_s, mean_rate_hz
 from mining.footage.video import probe_video
 from mining.types import Frame, FrameTimes, Recording
 
-_NO_FRAMES = FrameTimes(np.empty(0, dtype=np.int64))
+NO_FRAMES = FrameTimes(np.empty(0, dtype=np.int64))
 _FAULTS_NAMED = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +42,7 @@ def probe(
     """
     sidecar, sidecar_faults = _sidecar(source)
     size_bytes, modified_ns = stat_signature(source)
-    recording_id = hashlib.sha256(b"unreadable\0" + source.path.encode()).hexdigest()[:20]
+    recording_id = id_of_unreadable(source)
     try:
         recording_id = content_digest(source)[:20]
         if size_bytes == 0:
@@ -49,7 +50,7 @@ def probe(
         facts = (facts_of or read_facts)(source, sidecar, defaults)
         status = "partial" if facts.faults or sidecar_faults else "ok"
     except FootageError as error:
-        facts, status = Facts(_NO_FRAMES, None, None, None, None, [str(error)]), "unreadable"
+        facts, status = Facts(NO_FRAMES, None, None, None, None, [str(error)]), "unreadable"
     started_at, started_at_source = _start(source, sidecar, facts)
     rate_hz = mean_rate_hz(facts.times)
     width_px, height_px = facts.size_px or (None, None)
@@ -76,6 +77,34 @@ def probe(
         error=_summary([*facts.faults, *sidecar_faults]),
     )
     return recording, facts.times
+
+
+def id_of_unreadable(source: Source) -> str:
+    """Name a recording of whose content nothing is known."""
+    return hashlib.sha256(b"unreadable\0" + source.path.encode()).hexdigest()[:20]
+
+
+def out_of_reach(source: Source, defaults: Defaults, reason: str) -> Recording:
+    """Describe a recording in a bucket that cannot be had now, with what its listing told."""
+    try:
+        size_bytes, modified_ns = described(source).stat_signature
+    except FootageError:
+        size_bytes, modified_ns = 0, 0
+    return Recording(
+        recording_id=id_of_unreadable(source),
+        uri=source.path,
+        kind=source.kind,
+        drive_id=_default_drive_id(source),
+        vehicle_id=None,
+        camera=defaults.camera,
+        started_at=_EPOCH + timedelta(microseconds=modified_ns // 1000),
+        started_at_source="file_time",
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
+        frame_count=0,
+        status="unreadable",
+        error=reason,
+    )
 
 
 def frame_times(source: Source, defaults: Defaults) -> FrameTimes:
