@@ -80,7 +80,7 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
         for _, group in itertools.groupby(ordered, key=lambda row: row["recording_id"]):
             frames = list(group)
             try:
-                source, times = _unchanged(frames[0], config)
+                source, times = unchanged(frames[0], config)
                 wanted = _wanted(frames, times, export)
                 size_px = (frames[0]["width_px"], frames[0]["height_px"])
                 for frame in read(source, times, list(wanted), size_px):
@@ -96,8 +96,8 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
     return written
 
 
-def _unchanged(row: dict[str, Any], config: Config) -> tuple[Source, FrameTimes]:
-    """Open a recording, after making sure that it is still the one that was indexed."""
+def unchanged(row: dict[str, Any], config: Config) -> tuple[Source, FrameTimes]:
+    """Open a recording (a row of ``sql/batch.sql``), after making sure that it is still the one that was indexed."""
     source = Source(row["uri"], row["kind"])
     if stat_signature(source) != (row["size_bytes"], row["modified_ns"]):
         raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
