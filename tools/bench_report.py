@@ -205,7 +205,9 @@ def make(folder: Path, frames: int, chosen: int, video: Path | None) -> None:
 def render(path: Path) -> None:
     """Ten minutes of something that moves and has detail, so that pictures of it are about as large as those of footage."""
     rng = np.random.default_rng(0)
-    ground = cv2.resize(rng.integers(40, 216, (24, 128, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC)
+    ground = cv2.resize(
+        rng.integers(40, 216, (24, 128, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC
+    )
     grain = cv2.resize(rng.normal(0, 4, (360, 1920)), (3840, 720))[:, :, None]
     ground = np.clip(ground + grain, 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
