@@ -5,7 +5,7 @@ Whoever needs a recording's frames gets them here. Only ``mining.isolated`` star
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from mining.footage import (
     Source,
     at_hand,
     frame_times,
+    frame_times_near,
     read,
     read_facts,
     stat_signature,
@@ -77,11 +78,16 @@ class Decoder:
         ``indexed_as`` is its ``stat_signature`` as the tables have it; another file in its place is refused.
         """
         with self.at_hand(source) as here:
-            if stat_signature(here) != indexed_as:
-                raise FootageError(
-                    f"{source.path}: gone, or changed since it was indexed; run `mining index`"
-                )
+            _check_unchanged(source, here, indexed_as)
             return self._listed(here, frame_times, here, self._defaults)
+
+    def times_near(
+        self, source: Source, indexed_as: tuple[int, int], wanted: Mapping[int, int]
+    ) -> tuple[FrameTimes, dict[int, int]]:
+        """List the frames around some: see ``footage.frame_times_near``; the rest is as for ``times``."""
+        with self.at_hand(source) as here:
+            _check_unchanged(source, here, indexed_as)
+            return self._listed(here, frame_times_near, here, self._defaults, dict(wanted))
 
     def frames(
         self,
@@ -154,3 +160,8 @@ class Decoder:
         except Crashed as error:
             raise FootageError(f"FFmpeg {error} while its packets were listed") from None
         return found
+
+
+def _check_unchanged(source: Source, here: Source, indexed_as: tuple[int, int]) -> None:
+    if stat_signature(here) != indexed_as:
+        raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")

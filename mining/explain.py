@@ -15,7 +15,7 @@ from mining import candidates, views
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
 from mining.same_moment import SameMoments
-from mining.select_batch import examples_of, other_stores
+from mining.select_batch import batch_of, examples_of, other_stores
 from mining.signals.quality import hamming
 from mining.store import Store, sql_file
 from mining.types import UsageError
@@ -103,22 +103,6 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
             else:
                 story.verdict = _kept_out(con, store, chosen_with, committee, frame, batch_id, marker)
     return story
-
-
-def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[str | None, dict[str, Any]]:
-    """Find a batch and its marker: the named one, or the committee's newest; (None, {}) where there is none yet."""
-    batches = {name: marker for (_, name), marker in store.markers("select").items()}
-    if batch_id is not None:
-        if batch_id not in batches:
-            known = ", ".join(sorted(batches)[-5:]) or "none yet"
-            raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
-        return batch_id, batches[batch_id]
-    own = [
-        (marker["chosen_at"], name)
-        for name, marker in batches.items()
-        if marker["committee_id"] == committee.committee_id
-    ]
-    return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
 
 
 def _select_of(marker: dict[str, Any]) -> SelectConfig:

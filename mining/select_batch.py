@@ -102,6 +102,22 @@ def other_stores(config: Config) -> list[Store]:
     return [Store(config.place(site)) for site in config.select.other_stores]
 
 
+def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Find a batch and its marker: the named one, or the committee's newest; (None, {}) where there is none yet."""
+    batches = {name: marker for (_, name), marker in store.markers("select").items()}
+    if batch_id is not None:
+        if batch_id not in batches:
+            known = ", ".join(sorted(batches)[-5:]) or "none yet"
+            raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
+        return batch_id, batches[batch_id]
+    own = [
+        (marker["chosen_at"], name)
+        for name, marker in batches.items()
+        if marker["committee_id"] == committee.committee_id
+    ]
+    return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
+
+
 def _scored(
     store: Store, others: Sequence[Store], committee: Committee, recording_ids: Sequence[str]
 ) -> tuple[list[str], list[str]]:

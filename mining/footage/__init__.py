@@ -11,6 +11,7 @@ from mining.footage.identity import content_digest, stat_signature
 from mining.footage.recordings import (
     NO_FRAMES,
     frame_times,
+    frame_times_near,
     id_of_unreadable,
     out_of_reach,
     probe,
@@ -39,6 +40,7 @@ __all__ = [
     "discover",
     "find_sidecar",
     "frame_times",
+    "frame_times_near",
     "id_of_unreadable",
     "load_sidecar",
     "load_telemetry",
