@@ -33,7 +33,9 @@ class BucketBoard:
         self.where = str(root)
         self._folder = f"{root}/leases"
         self._kept_at: dict[str, float] = {}
-        """When each lease of this job's was last written."""
+        """When each lease of this job's was last written, by this host's clock."""
+        self._hold: str | None = None
+        """The lease by which this job has the store, alone or beside others."""
 
     def claim(self, name: str, me: Holder) -> bool:
         """See ``lease.Board``."""
@@ -47,7 +49,7 @@ class BucketBoard:
                 return False
             if not has_lapsed(_parsed(before), age_s) or not buckets.replace(uri, content, e_tag):
                 return False
-        self._kept_at[name] = time.monotonic()
+        self._kept_at[name] = time.time()
         return True
 
     def keep(self, name: str, me: Holder) -> None:
@@ -57,13 +59,14 @@ class BucketBoard:
         content = self._content(me)
         if _parsed(before).get("job") != me["job"] or not buckets.replace(uri, content, e_tag):
             raise OSError(5, "another job has taken it over", uri)
-        self._kept_at[name] = time.monotonic()
+        self._kept_at[name] = time.time()
 
     def release(self, name: str, me: Holder) -> None:
         """See ``lease.Board``."""
-        # One that nobody can have taken over by now. Else it may be another's, and it lapses where it is not.
-        if time.monotonic() - self._kept_at.pop(name) < LASTS_S / 2:
-            buckets.delete(self._uri(name))
+        # One that nobody can take over while this is done. Else it lapses.
+        if self._is_fresh(name):
+            buckets.delete_if(self._uri(name), lambda content: _parsed(content).get("job") == me["job"])
+        del self._kept_at[name]
 
     def holder(self, name: str) -> Holder | None:
         """See ``lease.Board``."""
@@ -73,6 +76,22 @@ class BucketBoard:
             return None if has_lapsed(found, self._age_s(uri)) else found
         except FileNotFoundError:
             return None
+
+    def assure(self, me: Holder) -> None:
+        """See ``lease.Board``."""
+        if self._hold is None or self._is_fresh(self._hold):
+            return
+        try:
+            self.keep(self._hold, me)
+        except OSError:
+            raise TemporaryError(
+                f"{self.where}: this job slept, and another may have had the store meanwhile; what was committed stays, and "
+                "the same command goes on from there"
+            ) from None
+
+    def _is_fresh(self, name: str) -> bool:
+        """Whether a lease was kept so lately that nobody can take it over soon."""
+        return abs(time.time() - self._kept_at[name]) < LASTS_S / 2
 
     @contextmanager
     def writing(self, leases: Leases) -> Iterator[None]:
@@ -84,8 +103,10 @@ class BucketBoard:
                 raise TemporaryError(
                     f"{self.where}: is being tidied up or migrated by another job; try again later"
                 )
+            self._hold = mine
             yield
         finally:
+            self._hold = None
             leases.drop(mine)
 
     @contextmanager
@@ -104,8 +125,10 @@ class BucketBoard:
                     )
                 if job.startswith(_JOB):
                     buckets.delete(self._uri(job))
+            self._hold = _ALONE
             yield
         finally:
+            self._hold = None
             leases.drop(_ALONE)
 
     def _uri(self, name: str) -> str:

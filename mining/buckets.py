@@ -7,11 +7,15 @@ environment, or from the machine's role. Requests that fail for a moment are tri
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import functools
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from mining import stop
 from mining.types import TemporaryError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +35,11 @@ RETRY_FOR_S = 60.0
 """How long one request is tried: a restart of the service is outlived, and a job does not hang on one that is gone."""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 8.0
+_SILENT_FOR_S = 30.0
+"""How long a service may say nothing; of a part of an upload, how long that may take."""
+_AFTER_STOP_S = 5.0
+"""How long a job that was told to stop still asks, to give back what it holds."""
+_LOOK_EVERY_S = 0.1
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]{0,40})")
 _WRONG = {"NoSuchBucket": "no such bucket", "InvalidBucketName": "not a bucket's name"}
@@ -57,7 +67,10 @@ def check_uri(uri: str, setting: str) -> None:
     """Refuse a URI that is no place in a bucket; a path is let pass. The message names the ``setting`` and holds no secret."""
     if "://" not in uri:
         return
-    url = urlsplit(uri)
+    try:
+        url = urlsplit(uri)
+    except ValueError:
+        raise UsageError(f"{setting}: not a URI; give a folder, or s3://bucket/prefix") from None
     shown = f"{url.scheme}://{url.hostname or ''}{url.path}"
     if url.scheme != "s3" or not url.hostname:
         raise UsageError(f"{setting} {shown}: give a folder, or s3://bucket/prefix")
@@ -70,7 +83,7 @@ def check_uri(uri: str, setting: str) -> None:
 def described(uri: str) -> Object:
     """Look at an object. FileNotFoundError where there is none."""
     client, key = _opened(uri)
-    return _object(uri, _asked(uri, lambda: _library().head(client, key)))
+    return _object(uri, _asked(uri, lambda: _library().head_async(client, key)))
 
 
 def listed(prefix: str) -> Iterator[Object]:
@@ -78,10 +91,10 @@ def listed(prefix: str) -> Iterator[Object]:
     client, key = _opened(prefix)
     base = prefix.rstrip("/").removesuffix(key) if key else prefix.rstrip("/") + "/"
 
-    def found() -> list[Object]:
+    async def found() -> list[Object]:
         return [
             _object(base + meta["path"], meta)
-            for page in _library().list(client, prefix=key or None, chunk_size=1000)
+            async for page in _library().list(client, prefix=key or None, chunk_size=1000)
             for meta in page
         ]
 
@@ -91,7 +104,7 @@ def listed(prefix: str) -> Iterator[Object]:
 def names(folder: str) -> tuple[list[str], list[str]]:
     """List what lies directly in a folder: names of folders, and names of objects. Nothing where there is no such folder."""
     client, key = _opened(folder)
-    result = _asked(folder, lambda: _library().list_with_delimiter(client, prefix=key or None))
+    result = _asked(folder, lambda: _library().list_with_delimiter_async(client, prefix=key or None))
     return (
         sorted(prefix.rpartition("/")[2] for prefix in result["common_prefixes"]),
         sorted(meta["path"].rpartition("/")[2] for meta in result["objects"]),
@@ -102,34 +115,38 @@ def read(uri: str) -> tuple[bytes, str]:
     """Read a small object whole: its bytes and its e_tag. FileNotFoundError where there is none."""
     client, key = _opened(uri)
 
-    def got() -> tuple[bytes, str]:
-        answer = _library().get(client, key)
-        return bytes(answer.bytes()), str(answer.meta["e_tag"])
+    async def got() -> tuple[Any, str]:
+        answer = await _library().get_async(client, key)
+        return await answer.bytes_async(), str(answer.meta["e_tag"])
 
-    return _asked(uri, got)
+    content, e_tag = _asked(uri, got)
+    return bytes(content), e_tag
 
 
-def read_small(uri: str, up_to_bytes: int) -> tuple[Object, bytes | None]:
+def read_small(
+    uri: str, up_to_bytes: int, given_up: threading.Event | None = None
+) -> tuple[Object, bytes | None]:
     """Look at an object and read it by the same request; None for the content of a larger one."""
     client, key = _opened(uri)
 
-    def got() -> tuple[Object, bytes | None]:
-        answer = _library().get(client, key)
+    async def got() -> tuple[Object, Any]:
+        answer = await _library().get_async(client, key)
         found = _object(uri, answer.meta)
-        return found, bytes(answer.bytes()) if found.size_bytes <= up_to_bytes else None
+        return found, await answer.bytes_async() if found.size_bytes <= up_to_bytes else None
 
-    return _asked(uri, got)
+    found, content = _asked(uri, got, given_up)
+    return found, None if content is None else bytes(content)
 
 
-def read_range(uri: str, start: int, end: int, e_tag: str) -> bytes:
+def read_range(uri: str, start: int, end: int, e_tag: str, given_up: threading.Event | None = None) -> bytes:
     """Read bytes ``start`` up to ``end`` of an object; ``Changed`` where it is no longer the one with this e_tag."""
     client, key = _opened(uri)
 
-    def got() -> bytes:
+    async def got() -> Any:
         options: Any = {"if_match": e_tag, "range": (start, end)}
-        return bytes(_library().get(client, key, options=options).bytes())
+        return await (await _library().get_async(client, key, options=options)).bytes_async()
 
-    return _asked(uri, got)
+    return bytes(_asked(uri, got, given_up))
 
 
 def fetch(uri: str, to: Path, e_tag: str) -> None:
@@ -141,12 +158,12 @@ def fetch(uri: str, to: Path, e_tag: str) -> None:
     """
     client, key = _opened(uri)
 
-    def fetched() -> None:
+    async def fetched() -> None:
         # One that breaks off in the middle begins again: the service's own retries end where the answer begins.
-        answer = _library().get(client, key, options={"if_match": e_tag})
+        answer = await _library().get_async(client, key, options={"if_match": e_tag})
         with to.open("wb") as file:
-            for piece in answer.stream(min_chunk_size=8 << 20):
-                file.write(piece)
+            async for piece in answer.stream(min_chunk_size=8 << 20):
+                await asyncio.to_thread(file.write, piece)
 
     _asked(uri, fetched)
 
@@ -154,7 +171,7 @@ def fetch(uri: str, to: Path, e_tag: str) -> None:
 def put(uri: str, content: bytes | Path) -> None:
     """Write an object, over one that may be there. It is there wholly or not at all."""
     client, key = _opened(uri)
-    _asked(uri, lambda: _library().put(client, key, content))
+    _asked(uri, lambda: _library().put_async(client, key, content, max_concurrency=4))
 
 
 def create(uri: str, content: bytes) -> bool:
@@ -174,7 +191,20 @@ def delete(uri: str) -> None:
     """Delete an object; nothing happens where there is none."""
     client, key = _opened(uri)
     with suppress(FileNotFoundError):
-        _asked(uri, lambda: _library().delete(client, key))
+        _asked(uri, lambda: _library().delete_async(client, key))
+
+
+def delete_if(uri: str, is_mine: Callable[[bytes], bool]) -> None:
+    """Delete an object whose content is one's own. Nobody else may write to it while it is."""
+    client, key = _opened(uri, retries=0)  # a second try may find another's object there
+
+    async def tried() -> None:
+        answer = await _library().get_async(client, key)
+        if is_mine(bytes(await answer.bytes_async())):
+            await _library().delete_async(client, key)
+
+    with suppress(FileNotFoundError):
+        _asked(uri, tried)
 
 
 class BadName(UsageError):
@@ -190,12 +220,13 @@ def _put_if(uri: str, content: bytes, mode: Any) -> bool:
 
     client, key = _opened(uri)
 
-    def tried() -> bool:
+    async def tried() -> bool:
         try:
-            _library().put(client, key, content, mode=mode, use_multipart=False)
+            await _library().put_async(client, key, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             with suppress(FileNotFoundError):
-                return bytes(_library().get(client, key).bytes()) == content
+                answer = await _library().get_async(client, key)
+                return bytes(await answer.bytes_async()) == content
             return False
         return True
 
@@ -206,18 +237,20 @@ def _object(uri: str, meta: Any) -> Object:
     return Object(uri, meta["size"], meta["last_modified"].timestamp(), str(meta["e_tag"]))
 
 
-def _opened(uri: str) -> tuple[S3Store, str]:
+def _opened(uri: str, retries: int = RETRIES) -> tuple[S3Store, str]:
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    return _client(bucket, os.getpid()), key.strip("/")
+    return _client(bucket, os.getpid(), retries), key.strip("/")
 
 
 @functools.lru_cache(maxsize=64)
-def _client(bucket: str, _pid: int) -> S3Store:
+def _client(bucket: str, _pid: int, retries: int) -> S3Store:
     """One client a bucket and process; what it finds in the environment stays."""
     _library()
     from obstore.store import S3Store
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and not re.match(r"https?://[\w.:\[\]-]+", endpoint):
+        raise UsageError("AWS_ENDPOINT_URL: give a URL like https://storage.example.com:9000")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     where: Any = {"endpoint": endpoint} if endpoint else {}
     return S3Store(
@@ -226,10 +259,11 @@ def _client(bucket: str, _pid: int) -> S3Store:
         client_options={
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
             "connect_timeout": timedelta(seconds=10),
-            "timeout": timedelta(seconds=600),  # of one request with its body, which may be a pack
+            "read_timeout": timedelta(seconds=_SILENT_FOR_S),
+            "timeout": timedelta(days=1),  # of one request with its body, which may be a long recording
         },
         retry_config={
-            "max_retries": RETRIES,
+            "max_retries": retries,
             "retry_timeout": timedelta(seconds=RETRY_FOR_S),
             "backoff": {
                 "init_backoff": timedelta(seconds=_FIRST_PAUSE_S),
@@ -249,16 +283,20 @@ def _library() -> Any:
     return obstore
 
 
-def _asked(uri: str, request: Callable[[], _T]) -> _T:
-    """Make a request; what it may raise besides FileNotFoundError and what is told here is a programmer's mistake."""
+def _asked(uri: str, request: Callable[[], Awaitable[_T]], given_up: threading.Event | None = None) -> _T:
+    """Make a request; what it may raise besides FileNotFoundError and what is told here is a programmer's mistake.
+
+    It ends soon where the job is told to stop, or ``given_up`` is set.
+    """
     import obstore.exceptions as kinds
 
+    given_up = given_up or threading.Event()
     until, pause_s = time.monotonic() + RETRY_FOR_S, _FIRST_PAUSE_S
     while True:
         try:
-            return request()
+            return _waited_for(request, uri, given_up)
         except kinds.PreconditionError:
-            raise Changed(f"{uri}: was written anew while it was read") from None
+            raise Changed(errno.ESTALE, "was written anew while it was read", uri) from None
         except (kinds.PermissionDeniedError, kinds.UnauthenticatedError) as error:
             raise UsageError(
                 f"{uri}: refused ({_said(error)}); see AWS_ACCESS_KEY_ID and its rights"
@@ -283,8 +321,33 @@ def _asked(uri: str, request: Callable[[], _T]) -> _T:
             if time.monotonic() + pause_s > until:
                 raise TemporaryError(f"{uri}: {_said(error)}; try again later") from None
         # The library tries again by itself, but not a body that breaks off, nor a write that may have been done.
-        time.sleep(pause_s)
+        _waited_for(functools.partial(asyncio.sleep, pause_s), uri, given_up)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _waited_for(request: Callable[[], Awaitable[_T]], uri: str, given_up: threading.Event) -> _T:
+    """Wait for an answer here, not in obstore's own code: that hears of no signal, however long it takes."""
+
+    async def made() -> _T:
+        return await request()
+
+    future = asyncio.run_coroutine_threadsafe(made(), _loop(os.getpid()))
+    try:
+        while not future.done():
+            if given_up.is_set() or (stop.told_s() or 0.0) > _AFTER_STOP_S:
+                raise TemporaryError(f"{uri}: the storage was no longer waited for")
+            wait([future], timeout=_LOOK_EVERY_S)
+        return future.result()
+    finally:
+        future.cancel()
+
+
+@functools.lru_cache(maxsize=1)
+def _loop(_pid: int) -> asyncio.AbstractEventLoop:
+    """Where requests run: a thread a process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="buckets", daemon=True).start()
+    return loop
 
 
 def _code(error: BaseException) -> str:
@@ -299,6 +362,8 @@ def _said(error: BaseException) -> str:
     if status or code:
         return " ".join(part for part in (status[1].strip() if status else "", code) if part)
     text = str(error)
+    if "//169.254." in text:  # where a machine of Amazon's is asked for its role
+        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     for sign in ("connect", "timed out", "timeout", "dns"):
         if sign in text.lower():
             return (

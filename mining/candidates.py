@@ -16,7 +16,7 @@ from mining.config import SelectConfig
 from mining.same_moment import AROUND_S, Footage
 from mining.store import sql_file
 from mining.types import FloatArray, QueryError, UsageError
-from mining.views import check_that_it_reads
+from mining.views import check_that_it_reads, unreadable
 
 LATEST = 20_000
 """Frames given out that are compared with, to tell moments that are in a batch already: the work grows with them."""
@@ -84,7 +84,9 @@ def check_expression(
         found = one.select("frame_id", expression).order("2")
         rows, kind = len(found.fetchall()), str(found.types[1])
     except duckdb.Error as error:
-        raise UsageError(f"{name} is not one SQL {what} over `mined`: {said(error)}") from None
+        raise unreadable(error) or UsageError(
+            f"{name} is not one SQL {what} over `mined`: {said(error)}"
+        ) from None
     except QueryError as error:
         raise UsageError(f"{name}: {error}") from None
     if rows != 1:
@@ -191,7 +193,7 @@ def eligible_frames(
             .to_arrow_table()
         )
     except duckdb.Error as error:
-        raise UsageError(f"the candidates cannot be asked for: {said(error)}") from None
+        raise unreadable(error) or UsageError(f"the candidates cannot be asked for: {said(error)}") from None
     labels = [_numbered(table[f"slice_{i}"]) for i in range(len(quotas))]
     return Eligible(
         frame_id=table["frame_id"].combine_chunks(),

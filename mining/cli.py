@@ -57,7 +57,12 @@ def main() -> None:
     """
     stop.listen()
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        try:
+            sys.exit(cli.main(standalone_mode=False) or 0)
+        except Exception as error:
+            if (told := _told(error)) is error:
+                raise
+            raise told from None
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -95,31 +100,23 @@ def main() -> None:
             raise
         _say(f"error: a system library is missing ({error}); on Debian: apt-get install {package}")
         sys.exit(1)
-    except Exception as error:
-        if (number := stop.seen()) is not None:
-            _say("stopped; what was committed stays, and the same command goes on from there")
-            sys.exit(128 + number)
-        known = _known(error)
-        if known is None:
-            raise
-        _say(f"error: {known}")
-        sys.exit(1)
 
 
-def _known(error: Exception) -> Exception | None:
-    """What can be said in one line of an error that is not the project's own: none, where it is a fault in the code."""
+def _told(error: Exception) -> BaseException:
+    """What an error means, in the project's own words; itself where it has them, or is a fault in the code."""
+    if isinstance(error, click.exceptions.Exit | click.ClickException | BrokenPipeError):
+        return error
     from detectors.types import DetectorError
 
+    if stop.seen() is not None:  # whatever was under way when the job was told to
+        return Terminated()
     if isinstance(error, DetectorError):
-        return error
+        return MiningError(str(error))
     if "duckdb" in sys.modules:  # a file of the store that DuckDB opened only when it read the rows
-        from duckdb import Error
-
         from mining.views import unreadable
 
-        if isinstance(error, Error):
-            return unreadable(error)
-    return None
+        return unreadable(error) or error
+    return error
 
 
 def _say(text: str) -> None:

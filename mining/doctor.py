@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -102,9 +103,16 @@ def _store(config: Config) -> str:
 
     root = config.store_path
     if isinstance(root, BucketPath):
-        probe = root / "leases" / ".probe"
-        buckets.put(probe.uri, b"")
-        probe.unlink()
+        probe = (root / "leases" / f".probe-{uuid.uuid4().hex}").uri
+        try:
+            taken = buckets.create(probe, b"1")
+            if not taken or buckets.create(probe, b"2") or buckets.replace(probe, b"3", '"0"'):
+                raise RuntimeError(
+                    f"{root}: the service does not heed conditional writes (If-None-Match, If-Match): jobs would not know "
+                    "of each other"
+                )
+        finally:
+            buckets.delete(probe)
         if (root / "mining-store.json").exists():
             Store(root)
         return f"{root} is writable"

@@ -199,6 +199,7 @@ def collect(store: Store, found: Garbage) -> None:
         for table in STAGE_TABLES[stage]:
             store.table_file(table, night, key).unlink(missing_ok=True)
     for file in found.files:
+        store.leases.assure()
         file.unlink(missing_ok=True)
     found.size_bytes += sweep()
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mining.progress import LOG
-from mining.types import TemporaryError
+from mining.types import MiningError, TemporaryError
 
 LASTS_S = 120.0
 _LOOK_EVERY_S = 0.5
@@ -55,6 +55,10 @@ class Board(Protocol):
         """Who holds a lease that has not lapsed."""
         ...
 
+    def assure(self, me: Holder) -> None:
+        """``TemporaryError`` where this job has ``writing`` or ``alone`` no more."""
+        ...
+
     def writing(self, leases: Leases) -> AbstractContextManager[None]:
         """Hold the store to write to it; ``TemporaryError`` where a job has it alone."""
         ...
@@ -72,6 +76,7 @@ class Leases:
         self._me = {
             "job": uuid.uuid4().hex,
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "began": began(os.getpid()),
         }
@@ -108,7 +113,7 @@ class Leases:
             if name not in self._held:
                 return
             self._held.discard(name)
-        with suppress(OSError, TemporaryError):  # it lapses
+        with suppress(OSError, MiningError):  # it lapses
             self._board.release(name, self._me)
 
     def drop_all(self) -> None:
@@ -150,6 +155,14 @@ class Leases:
         with self._board.alone(self):
             yield
 
+    def assure(self) -> None:
+        """Make sure that this job still holds the store: where it slept, another may have had it ``alone`` meanwhile.
+
+        Raises:
+            TemporaryError: it does not.
+        """
+        self._board.assure(self._me)
+
     def _beat(self) -> None:
         while not self._ended.wait(LASTS_S / 6):
             with self._lock:
@@ -157,7 +170,7 @@ class Leases:
             for name in held:
                 try:
                     self._board.keep(name, self._me)
-                except (OSError, TemporaryError) as error:
+                except (OSError, MiningError) as error:
                     with self._lock:
                         if name not in self._held:  # given back meanwhile
                             continue
@@ -200,6 +213,9 @@ class FolderBoard:
         except OSError:
             return None
         return None if found is None or has_lapsed(found, age_s) else found
+
+    def assure(self, me: Holder) -> None:
+        """See ``Board``. The lock lasts as long as the process."""
 
     def writing(self, leases: Leases) -> AbstractContextManager[None]:
         """See ``Board``."""
@@ -244,10 +260,20 @@ def has_lapsed(found: Holder, age_s: float) -> bool:
     if age_s > LASTS_S:
         return True
     pid = found.get("pid")
-    if found.get("host") == socket.gethostname() and isinstance(pid, int):
+    here = found.get("host") == socket.gethostname() and found.get("machine") == _machine()
+    if here and isinstance(pid, int):
         # Numbers of processes come round again; the time at which this one began does not.
         return began(pid) != found.get("began")
     return False
+
+
+def _machine() -> str:
+    """What numbers of processes count in: hosts and containers may bear one name. This host since it was started."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _read(path: Path) -> Holder | None:

@@ -37,6 +37,7 @@ from mining.import_report import ImportReport
 from mining.progress import LOG, set_run_id
 from mining.store import Store, sql_file
 from mining.types import MiningError, StageReport, TemporaryError, UsageError
+from mining.views import unreadable
 from mining.yield_summary import Summary
 
 _T = TypeVar("_T")
@@ -98,7 +99,8 @@ def run_night(config: Config, *, retry_failed: bool = False) -> NightReport:
             _run_stages(store, config, night)
         except BaseException as error:
             stopped = not isinstance(error, Exception) or stop.seen() is not None
-            said = None if stopped else " ".join(str(error).split())[:500]
+            told = unreadable(error) if isinstance(error, Exception) else None
+            said = None if stopped else " ".join(str(told or error).split())[:500]
             _end_run(store, config, run, night, "stopped" if stopped else "failed", said)
             raise
         state = (

@@ -102,7 +102,10 @@ def place(text: str | os.PathLike[str]) -> Place:
         raise UsageError(
             f"store {written.partition('?')[0]}: a bucket's URI has no `?` or `#`; set AWS_ENDPOINT_URL instead"
         )
-    return BucketPath(written.rstrip("/"))
+    place = written.rstrip("/")
+    if {"", ".", ".."} & set(place.removeprefix(buckets.SCHEME).split("/")):
+        raise UsageError(f"store {written}: a prefix has no empty part, no `.` and no `..`")
+    return BucketPath(place)
 
 
 def names(folder: Place) -> list[str]:
@@ -226,9 +229,10 @@ class _ObjectFile(io.RawIOBase):
 class _OfThreads:
     """One object, read by several threads of DuckDB's: each seeks, and then reads from where it was itself."""
 
-    def __init__(self, found: buckets.Object, whole: bytes | None) -> None:
+    def __init__(self, found: buckets.Object, whole: bytes | None, given_up: threading.Event) -> None:
         self._object = found
         self._whole = whole
+        self._given_up = given_up
         # By number: Python forgets a thread of C++ between two calls, and with it whatever is local to it.
         self._at: dict[int, int] = {}
 
@@ -247,14 +251,17 @@ class _OfThreads:
             return b""
         if self._whole is not None:
             return self._whole[start:end]
-        return buckets.read_range(self._object.uri, start, end, self._object.e_tag)
+        return buckets.read_range(self._object.uri, start, end, self._object.e_tag, self._given_up)
 
     def close(self) -> None:
         self._whole = None
 
 
-def file_system() -> Any:
-    """Make what DuckDB opens ``s3://`` through: it can install no extension of its own everywhere."""
+def file_system(given_up: threading.Event) -> Any:
+    """Make what DuckDB opens ``s3://`` through: it can install no extension of its own everywhere.
+
+    Where ``given_up`` is set, nothing is waited for any more: DuckDB ends a query only when it is back from here.
+    """
     try:
         from fsspec import AbstractFileSystem
     except ImportError:
@@ -273,9 +280,9 @@ def file_system() -> Any:
         def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
             if mode != "rb":
                 raise OSError(f"{path}: only reading is allowed here")
-            found, whole = buckets.read_small(_uri(path), _WHOLE_BYTES)
+            found, whole = buckets.read_small(_uri(path), _WHOLE_BYTES, given_up)
             self._known[found.uri] = found
-            return cast(BinaryIO, _OfThreads(found, whole))
+            return cast(BinaryIO, _OfThreads(found, whole, given_up))
 
         def _object(self, path: str) -> buckets.Object:
             return self._known.get(_uri(path)) or buckets.described(_uri(path))

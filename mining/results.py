@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from mining import stop
 from mining.text import printable
 from mining.types import QueryError, Terminated, UsageError
 from mining.views import quoted
@@ -70,7 +71,7 @@ class Rows:
                 return future.result(None if self._end is None else max(0.0, self._end - time.monotonic()))
             except (KeyboardInterrupt, Terminated, TimeoutError) as reason:
                 while not future.done():  # again and again: between two queries it would be missed
-                    self._con.interrupt()
+                    stop.interrupt(self._con)
                     wait([future], timeout=0.05)
                 if not isinstance(reason, TimeoutError):
                     raise

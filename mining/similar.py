@@ -24,7 +24,7 @@ from mining.footage.names import IMAGE_ENDINGS, ending
 from mining.isolated import Crashed
 from mining.store import Store, sql_file
 from mining.types import FloatArray, MiningError, QueryError, UsageError
-from mining.views import check_that_it_reads
+from mining.views import check_that_it_reads, unreadable
 
 _NEIGHBOURS_PER_ANSWER = 200
 """How many frames are looked through at first for each answer: the moments of 3 s at 30 Hz, and some."""
@@ -205,7 +205,9 @@ def _open_observations(con: duckdb.DuckDBPyConnection, committee: Committee, whe
         mine.filter(condition).select("frame_id").create("wanted")
     except duckdb.Error as error:
         text = " ".join(str(error).split())
-        raise UsageError(f"--where is not one SQL condition over `mined`: {text}") from None
+        raise unreadable(error) or UsageError(
+            f"--where is not one SQL condition over `mined`: {text}"
+        ) from None
     except QueryError as error:
         raise UsageError(f"--where: {error}") from None
     con.execute("CREATE TEMP VIEW looked_at AS FROM observations SEMI JOIN wanted USING (frame_id)")

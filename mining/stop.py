@@ -14,15 +14,17 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from mining.types import Terminated
 
 _INTERRUPTED_FOR_S = 10.0
 
-_seen: list[int] = []
+_seen: list[tuple[int, float]] = []
+"""Which signal, and when."""
 _heard: list[int] = []
-"""As ``_seen``, and never forgotten."""
+"""Which signals, and never forgotten."""
 
 
 class Interruptible(Protocol):
@@ -32,7 +34,7 @@ class Interruptible(Protocol):
         """End the query that is on, if one is."""
 
 
-_queried: weakref.WeakSet[Interruptible] = weakref.WeakSet()
+_queried: weakref.WeakKeyDictionary[Interruptible, Callable[[], None]] = weakref.WeakKeyDictionary()
 _ear: list[socket.socket] = []
 
 
@@ -57,7 +59,12 @@ def listen() -> None:
 
 def seen() -> int | None:
     """Give the signal that told this process to stop."""
-    return _seen[-1] if _seen else None
+    return _seen[-1][0] if _seen else None
+
+
+def told_s() -> float | None:
+    """Seconds since this process was told to stop; None where it was not."""
+    return time.monotonic() - _seen[0][1] if _seen else None
 
 
 def forget() -> None:
@@ -65,9 +72,16 @@ def forget() -> None:
     _seen.clear()
 
 
-def interruptible(connection: Interruptible) -> None:
-    """Have the queries of a connection end when the job is told to stop."""
-    _queried.add(connection)
+def interruptible(connection: Interruptible, give_up: Callable[[], None]) -> None:
+    """Have the queries of a connection end when the job is told to stop; ``give_up`` ends what its files wait for."""
+    _queried[connection] = give_up
+
+
+def interrupt(connection: Interruptible) -> None:
+    """End the query of a connection; it may begin another one."""
+    if (give_up := _queried.get(connection)) is not None:
+        give_up()
+    connection.interrupt()
 
 
 def _deafen(told: socket.socket, thread: threading.Thread) -> None:
@@ -88,7 +102,7 @@ def _hear(ear: socket.socket) -> None:
         while len(_heard) < told and time.monotonic() < until:
             for connection in list(_queried):
                 with contextlib.suppress(Exception):  # one that is closed
-                    connection.interrupt()
+                    interrupt(connection)
                 del connection
             time.sleep(0.05)
         told = len(_heard)  # of two signals at once Python may run the handler once
@@ -105,5 +119,5 @@ def _interrupt(*_: object) -> None:
 
 
 def _note(number: int) -> None:
-    _seen.append(number)
+    _seen.append((number, time.monotonic()))
     _heard.append(number)

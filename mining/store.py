@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import re
 import tempfile
 import uuid
@@ -83,7 +84,8 @@ class Store:
                 what = "it lacks mining-store.json" if there else "there is no such folder"
                 raise UsageError(f"{root}: no store here yet, {what}; `mining run CONFIG.toml` makes one")
             # A job that was killed while it made the store left nothing but this.
-            if set(names(root)) - {"tmp"}:
+            found = set(names(root)) - {"tmp"}
+            if found and "mining-store.json" not in found:  # which another job has written by now
                 raise UsageError(
                     f"{root}: not a store, and not empty; name an empty or a new folder as `store`"
                 )
@@ -123,7 +125,8 @@ class Store:
         """Local folder for what is being written."""
         if isinstance(self.root, Path):
             return self.root / "tmp"
-        return Path(tempfile.gettempdir(), f"mining-{digest(str(self.root))[:16]}")
+        # A user's own: what another one made there can neither be written to nor trusted.
+        return Path(tempfile.gettempdir(), f"mining-{os.getuid()}-{digest(str(self.root))[:16]}")
 
     def temporary(self, suffix: str) -> Path:
         """Path for a file that is being written; whoever asks takes it away or puts it in its place."""
@@ -190,6 +193,7 @@ class Store:
         if not (self.root / "mining-store.json").exists():
             # Else its folders would be made anew, beside nothing.
             raise FileNotFoundError(errno.ENOENT, "the store is gone", str(self.root))
+        self.leases.assure()
         try:
             for name in STAGE_TABLES[stage]:
                 table = tables[name].cast(TABLES[name])
@@ -205,15 +209,18 @@ class Store:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
         self._leave_packs(stage, night, key)
+        self.leases.assure()
         rows = {name: table.num_rows for name, table in tables.items()}
         self.write_file(marker, json.dumps({**notes, "rows": rows, "sha256": sha256}, default=str).encode())
 
     def retract(self, stage: str, night: date, key: str) -> None:
         """Take a commit back: its rows are no longer seen."""
+        self.leases.assure()
         delete(self._marker(stage, night, key))
 
     def write_packs(self, stage: str, night: date, found: Packs) -> None:
         """Say which packs of a night count, from now on. The files must lie there; the caller has the store ``alone``."""
+        self.leases.assure()
         self.write_file(self._packs_file(stage, night), packs.written(found))
 
     def _leave_packs(self, stage: str, night: date, key: str) -> None:

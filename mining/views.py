@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow as pa
 from mining import stop
 from mining.places import BucketPath, Place, file_system
 from mining.schemas import TABLES
-from mining.types import MiningError, Nights, QueryError, UsageError
+from mining.types import MiningError, Nights, QueryError, TemporaryError, UsageError
 
 # What each view is, as its comment in DuckDB says it.
 VIEW_DOCS = {
@@ -74,8 +75,10 @@ _CUT = {"detections", "observations"}
 _SHARD_NUMBER = re.compile(r"-\d{4,}$")
 # How DuckDB says that a Parquet file is not there, is cut off, or is none.
 _UNREADABLE = re.compile(
-    r"""(?:end of file|File|the pattern|open file|Parquet file) (['"])(.+?\.parquet)\1"""
+    r"""(?:end of file|File|the pattern|open file|Parquet file|no such object:) (['"])(.+?\.parquet)\1"""
 )
+# What the reading of a bucket raised: DuckDB hands on the traceback's text.
+_RAISED = re.compile(r"^(TemporaryError|UsageError|Changed): (.+)$", re.MULTILINE)
 _SQL = Path(__file__).parent / "sql"
 _SQL_TYPES = {
     pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint64(): "UBIGINT",
@@ -122,15 +125,21 @@ def connect(
     """
     try:
         return _opened(stores, nights, locked)
-    except duckdb.Error:  # a shard was taken back while we looked: list once more
-        try:
+    except duckdb.Error as error:
+        if isinstance(told := unreadable(error), TemporaryError):
+            raise told from None
+        try:  # a shard was taken back while we looked: list once more
             return _opened(stores, nights, locked)
         except duckdb.Error as error:
             raise unreadable(error) or error from None
 
 
-def unreadable(error: duckdb.Error) -> MiningError | None:
-    """Say which file of a store is missing or damaged, where that is what DuckDB's error is about."""
+def unreadable(error: Exception) -> MiningError | None:
+    """Say why a store cannot be read, where that is what an error of DuckDB's is about."""
+    if not isinstance(error, duckdb.Error):
+        return None
+    if raised := _RAISED.search(str(error)):
+        return (UsageError if raised[1] == "UsageError" else TemporaryError)(raised[2])
     match = _UNREADABLE.search(str(error))
     if match is None:
         return None
@@ -142,7 +151,8 @@ def unreadable(error: duckdb.Error) -> MiningError | None:
 
 def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
-    stop.interruptible(con)
+    given_up = threading.Event()
+    stop.interruptible(con, given_up.set)
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET enable_progress_bar = false")  # it goes to standard output, in among the rows
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
@@ -150,7 +160,7 @@ def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) ->
     con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
     files = {table: committed(stores, table, nights) for table in TABLES}
     if any(isinstance(store.root, BucketPath) for store in stores):
-        con.register_filesystem(file_system())
+        con.register_filesystem(file_system(given_up))
     for statement in statements(files):
         con.execute(statement)
     if locked:
