@@ -160,8 +160,8 @@ def eligible_frames(
         )
         own = con.sql(
             "SELECT m.* FROM mined AS m SEMI JOIN wanted USING (recording_id) SEMI JOIN also USING (frame_id) "
-            "WHERE m.committee_id = $committee_id AND m.hardness IS NOT NULL AND m.embedding IS NOT NULL",
-            params={"committee_id": committee.committee_id},
+            "WHERE m.committee_id = $own_committee AND m.hardness IS NOT NULL AND m.embedding IS NOT NULL",
+            params={"own_committee": committee.committee_id},
         )
         others = candidates.filter("frame_id NOT IN (FROM also)")
         candidates = others.union(with_likeness(con, own, examples)).set_alias("mined")

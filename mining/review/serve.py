@@ -22,7 +22,6 @@ from mining.select_batch import other_stores
 from mining.store import Store
 from mining.types import MiningError, UsageError
 
-TOKEN_VARIABLE = "MINING_REVIEW_TOKEN"
 _THREADS = 16
 """Some wait for pictures, one for SQL, one for a replacement; a browser opens six connections at most."""
 _NAME_CHARACTERS = 100
@@ -109,7 +108,7 @@ def _token(door: Door) -> str | None:
         len(door.token) < _TOKEN_CHARACTERS or not door.token.isascii() or not door.token.isalnum()
     ):
         raise UsageError(
-            f"the token (--token, {TOKEN_VARIABLE}) must be at least {_TOKEN_CHARACTERS} letters and digits"
+            f"the token (--token, MINING_REVIEW_TOKEN) must be at least {_TOKEN_CHARACTERS} letters and digits"
         )
     return door.token or secrets.token_hex(24)
 
