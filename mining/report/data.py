@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+
 from mining.config import Config
 from mining.report.cards import cards_of, chosen_rows, iso, named_rows
+from mining.report.charts import charts_of, make_pool
 from mining.report.scope import Scope, scope_of
-from mining.store import Store
+from mining.report.summary import summary_of
+from mining.store import Store, sql_file
+
+HARDEST = 24
+"""Frames that the page of a night without a batch shows."""
 
 
 def collect(
@@ -31,11 +39,10 @@ def collect(
     """
     scope = scope_of(store, config, night=night, batch_id=batch_id)
     with scope.connect() as con:
-        frames = (
-            []
-            if scope.batch_id is None
-            else cards_of(con, scope, chosen_rows(con, scope.batch_id, here_only=scope.is_night))
-        )
+        make_pool(con, scope)
+        frames = cards_of(con, scope, _shown(con, scope))
+        summary = summary_of(con, scope, frames)
+        charts = charts_of(con, scope, frames)
     return {
         "mode": "report",
         "title": _title(scope),
@@ -47,9 +54,10 @@ def collect(
             {"name": name, "threshold": threshold}
             for name, threshold in zip(scope.committee.names, scope.committee.thresholds, strict=True)
         ],
-        "summary": {},
-        "charts": {},
+        "summary": summary,
+        "charts": charts,
         "frames": frames,
+        "frames_are": "hardest" if scope.batch_id is None else "chosen",
         "reviewer": None,
     }  # fmt: skip
 
@@ -65,6 +73,15 @@ def cards(store: Store, config: Config, batch_id: str, frame_ids: Sequence[str])
     scope = scope_of(store, config, batch_id=batch_id)
     with scope.connect() as con:
         return cards_of(con, scope, named_rows(con, frame_ids, batch_id))
+
+
+def _shown(con: duckdb.DuckDBPyConnection, scope: Scope) -> pa.Table:
+    """Which frames get a card: the chosen ones; of a night without a batch its hardest, one a moment."""
+    if scope.batch_id is not None:
+        return chosen_rows(con, scope.batch_id, here_only=scope.is_night)
+    gap_us = max(int(scope.config.select.min_gap_s * 1e6), 1)
+    found = con.execute(sql_file("report_hardest"), {"gap_us": gap_us, "count": HARDEST}).fetchall()
+    return named_rows(con, [name for (name,) in found], None)
 
 
 def _title(scope: Scope) -> str:

@@ -10,10 +10,12 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-SCRIPTS = ("chart.js", "page.js")
-"""In the order in which they run."""
+# In the order in which they run. Chart.js is the library; all else is this project's own.
+_SCRIPTS = ("chart.js", "base.js", "plots.js", "frames.js", "large.js")
+_REVIEW_SCRIPTS = ("review.js", "sql.js")
+_LAST_SCRIPT = "keys.js"
+_STYLE = "page.css"
 
 
 def render(data: dict[str, Any]) -> str:
@@ -25,20 +27,22 @@ def render(data: dict[str, Any]) -> str:
     Returns:
         The HTML. Text from outside is escaped by the template, and the scripts bring it in as text only.
     """
-    environment = Environment(
-        loader=PackageLoader("mining.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    summary, batch = data["summary"], data["summary"]["batch"] or {}
+    counts = ("unreadable", "partial", "failed_frames")
+    return _environment().get_template("page.html").render(
         page=data,
-        data=Markup(_json(data)),
-        styles=[Markup(_static("page.css"))],
-        scripts=[Markup(_static(name)) for name in SCRIPTS],
+        data=_json(data),
+        style=_static(_STYLE),
+        scripts=[_static(name) for name in scripts(data["mode"])],
         policy=policy(data["mode"]),
-    )
+        failed=sum(summary[name] for name in counts) + batch.get("not_delivered", 0),
+        lost_pictures=[frame for frame in data["frames"] if frame["image_error"]],
+    )  # fmt: skip
+
+
+def scripts(mode: str) -> tuple[str, ...]:
+    """Names of the scripts that a page runs, in order."""
+    return (*_SCRIPTS, *(_REVIEW_SCRIPTS if mode == "review" else ()), _LAST_SCRIPT)
 
 
 def policy(mode: str) -> str:
@@ -48,11 +52,26 @@ def policy(mode: str) -> str:
     """
     sources = "data: 'self'" if mode == "review" else "data:"
     connect = "'self'" if mode == "review" else "'none'"
-    scripts = " ".join(_hash(_static(name)) for name in SCRIPTS)
+    allowed = " ".join(_hash(_static(name)) for name in scripts(mode))
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {_hash(_static('page.css'))}; img-src {sources}; "
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(_static(_STYLE))}; img-src {sources}; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mining.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=_number, counted=_counted, duration=_duration, size=_size, share=_share, when=_when
+    )
+    return environment
 
 
 @cache
@@ -68,3 +87,30 @@ def _json(data: dict[str, Any]) -> str:
     """Write JSON that can stand in a script element: no text in it can end that, or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _counted(value: int, what: str) -> str:
+    return f"{value:,} {what}{'' if value == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _when(text: str) -> str:
+    """A time in ISO 8601, to the minute."""
+    return f"{text[:10]} {text[11:16]} UTC"
