@@ -100,7 +100,8 @@ def _scope_of_night(store: Store, config: Config, committee: Committee, night: d
         raise UsageError(f"{store.root}: holds nothing of the night {night}; the latest: {near}")
     with store.connect(nights=(night, night)) as con:
         holding = con.execute(
-            "SELECT DISTINCT batch_id FROM selections SEMI JOIN frames USING (frame_id) WHERE committee_id = $committee_id",
+            "SELECT DISTINCT batch_id FROM batch_frames SEMI JOIN frames USING (frame_id) "
+            "WHERE committee_id = $committee_id AND in_batch",
             {"committee_id": committee.committee_id},
         ).fetchall()
     names = {name for (name,) in holding}

@@ -53,7 +53,9 @@ def _batch(con: duckdb.DuckDBPyConnection, scope: Scope, frames: Sequence[dict[s
     marker = scope.marker
     select = marker.get("select", {})
     asked = {"b": scope.batch_id}
-    whole = con.execute("SELECT count(*) FROM selections WHERE batch_id = $b", asked).fetchall()[0][0]
+    whole = con.execute(
+        "SELECT count(*) FROM batch_frames WHERE batch_id = $b AND in_batch", asked
+    ).fetchall()[0][0]
     delivered = con.execute(
         "SELECT count(DISTINCT frame_id) FILTER (status = 'ok'), count(DISTINCT frame_id) FILTER (status = 'failed'), "
         "list(DISTINCT vendor ORDER BY vendor) FROM exports WHERE batch_id = $b",

@@ -72,6 +72,16 @@ class Finder:
         with self._lock:
             self._up_to_date(list(members))
 
+    def end(self) -> None:
+        """Close what ``prepare`` has opened, unless somebody is still at it after a moment."""
+        if self._lock.acquire(timeout=2):
+            try:
+                if self._ready is not None:
+                    self._ready.con.close()
+                    self._ready = None
+            finally:
+                self._lock.release()
+
     def replacement(self, standing: Standing, frame_id: str) -> tuple[dict[str, Any] | None, str | None]:
         """Find what takes the place of a frame of the batch that is being dropped: of its arm, and of its slice if possible.
 

@@ -83,6 +83,8 @@ def serve(
     finally:
         pictures.end()
         server.close()
+        server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
+        session.end()
 
 
 def _prepare(session: Session) -> None:

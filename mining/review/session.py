@@ -69,6 +69,10 @@ class Session:
         """Read what the first replacement needs; without it the first drop waits for that."""
         self._finder.prepare(list(self._journal.standing().frames))
 
+    def end(self) -> None:
+        """Let go of what was read."""
+        self._finder.end()
+
     @property
     def frame_ids(self) -> list[str]:
         """Every frame that may be looked at: of the batch, found for it, or dropped from it; in the page's order."""
@@ -128,15 +132,15 @@ class Session:
             return self._judge(standing, frame_id, verdict or TAKEN_BACK, reason)
 
     def undo(self) -> dict[str, Any]:
-        """Take back this reviewer's last verdict that stands; what they had said of that frame before holds again.
+        """Take back this reviewer's last verdict; what they had said of that frame before holds again.
 
-        Raises:
-            UsageError: there is none.
+        Returns:
+            As ``judge``, with the frame and what holds of it now; None for both where there is nothing to take back.
         """
         with self._journal.turn() as standing:
             found = self._journal.last_of(self._reviewer)
             if found is None:
-                raise UsageError(f"{self._reviewer} has given no verdict on this batch that could be undone")
+                return {"version": standing.version, "frame_id": None, "verdict": None}
             last, before, reason = found
             told = self._judge(standing, last["frame_id"], before, reason, undoes=last["review_id"])
             return {**told, "frame_id": last["frame_id"], "verdict": None if before == TAKEN_BACK else before}
@@ -149,36 +153,50 @@ class Session:
             raise NoSuchFrame(f"no frame of batch {self._batch.batch_id} is called so")
         additions: list[dict[str, Any]] = []
         note = None
-        if verdict == "drop" and row["in_batch"] and row["origin"] != "extra":
-            # Frames that were found for this place before come first.
-            others = [
-                name
-                for name, other in standing.frames.items()
-                if other["place"] == row["place"] and name != frame_id and not other["dropped"]
-            ]
-            if not others:
-                found, note = self._finder.replacement(standing, frame_id)
-                additions = [] if found is None else [found]
-        if verdict == "more" and undoes is None:
-            additions = self._finder.similar(standing, frame_id)
-            note = None if additions else "no frame that may be chosen looks like it"
-        if row["origin"] == "extra" and verdict in {"keep", "more"} and not row["in_batch"]:
-            taken = self._finder.taken_elsewhere(frame_id)
-            if taken is not None:
-                raise UsageError(f"it cannot come into this batch any more: {taken}")
-        self._journal.give(frame_id, self._reviewer, verdict, reason, undoes=undoes, additions=additions)
+        said = [one for one in standing.verdicts.get(frame_id, []) if one["reviewer"] == self._reviewer]
+        before = (said[0]["verdict"], said[0]["reason"]) if said else (TAKEN_BACK, None)
+        # A page that did not get the answer sends the same again: that is no second verdict.
+        if undoes is not None or (verdict, reason) != before:
+            if verdict == "drop":
+                additions, note = self._in_its_place(standing, row)
+            if verdict == "more" and undoes is None:
+                additions = self._finder.similar(standing, frame_id)
+                note = None if additions else "no frame that may be chosen looks like it"
+            if row["origin"] == "extra" and verdict in {"keep", "more"} and not row["in_batch"]:
+                self._check_free(frame_id)
+            self._journal.give(frame_id, self._reviewer, verdict, reason, undoes=undoes, additions=additions)
         now = self._journal.standing()
-        self._complete(now)
-        in_place = None if row["place"] is None else now.in_place(row["place"])
-        replaced = verdict == "drop" and row["in_batch"] and in_place is not None
+        in_place = None if verdict != "drop" or row["place"] is None else now.in_place(row["place"])
+        like = [
+            name
+            for name, one in now.frames.items()
+            if one["like_frame_id"] == frame_id and not one["dropped"]
+        ]
         return {
             "version": now.version,
-            "replacement": self._shown(now, [in_place])[0] if replaced and in_place is not None else None,
-            "similar": self._shown(now, [one["frame_id"] for one in additions])
-            if verdict == "more"
-            else None,
+            "replacement": None if in_place is None else self._shown(now, [in_place])[0],
+            "similar": self._shown(now, like) if verdict == "more" else None,
             "note": note,
         }
+
+    def _in_its_place(
+        self, standing: Standing, row: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Find a frame for the place of one that is being dropped, where none was found for it before; or why there is none."""
+        others = [
+            other
+            for name, other in standing.frames.items()
+            if other["place"] == row["place"] and name != row["frame_id"] and not other["dropped"]
+        ]
+        if others or row["origin"] == "extra":
+            return [], None
+        found, note = self._finder.replacement(standing, row["frame_id"])
+        return ([], note) if found is None else ([found], note)
+
+    def _check_free(self, frame_id: str) -> None:
+        taken = self._finder.taken_elsewhere(frame_id)
+        if taken is not None:
+            raise UsageError(f"it cannot come into this batch any more: {taken}")
 
     def _complete(self, standing: Standing) -> None:
         """Make the cards of frames that have come since."""
