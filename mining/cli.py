@@ -761,6 +761,50 @@ def database(store_paths: tuple[Path, ...], nights: str | None, output: Path) ->
 
 
 @cli.command()
+@_config_option
+@_set_option
+@_json_option
+@click.option("--night", metavar="DATE", help="The page of this night: 2026-03-14.")
+@click.option("--batch", "batch_id", help="The page of this batch; the newest where neither is named.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file; BATCH.html or NIGHT.html in this folder where absent. It is replaced where it is there.",
+)  # fmt: skip
+def report(
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    night: str | None,
+    batch_id: str | None,
+    output: Path | None,
+) -> None:
+    """Write the night, or a batch, as one HTML file: what was recorded, mined, chosen and failed, with every picture.
+
+    The file needs no network and opens from a mail attachment: under 10 MB for 500 frames. docs/report.md tells what it shows.
+
+    Example: mining report --config night.toml --night 2026-03-14 --output night.html
+    """
+    from dataclasses import asdict
+
+    from mining.report import write
+    from mining.store import Store
+
+    if night is not None and batch_id is not None:
+        raise click.UsageError("give --night or --batch, not both")
+    if night is not None and ".." in night:
+        raise UsageError(f"--night {night}: name one night, such as 2026-03-14")
+    config = _load(config_path, overrides)
+    day = None if night is None else nights_of(night)[0]
+    written = write.run(Store(config.store_path), config, output, night=day, batch_id=batch_id)
+    if as_json:
+        click.echo(json.dumps(asdict(written)))
+        return
+    lost = f", {written.without_picture} of them without a picture" if written.without_picture else ""
+    what = f"{written.title}, frames: {written.frames}{lost}"
+    click.echo(printable(f"{written.path}: {what}, {written.size_bytes / 1e6:.1f} MB"))
+
+
+@cli.command()
 @click.argument("frame_id")
 @_config_option
 @_set_option

@@ -80,7 +80,8 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
         for _, group in itertools.groupby(ordered, key=lambda row: row["recording_id"]):
             frames = list(group)
             try:
-                source, times = unchanged(frames[0], config)
+                source = unchanged(frames[0])
+                times = frame_times(source, Defaults(image_rate_hz=config.footage.image_rate_hz))
                 wanted = _wanted(frames, times, export)
                 size_px = (frames[0]["width_px"], frames[0]["height_px"])
                 for frame in read(source, times, list(wanted), size_px):
@@ -96,12 +97,12 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
     return written
 
 
-def unchanged(row: dict[str, Any], config: Config) -> tuple[Source, FrameTimes]:
-    """Open a recording (a row of ``sql/batch.sql``), after making sure that it is still the one that was indexed."""
+def unchanged(row: dict[str, Any]) -> Source:
+    """Find a recording (of a row of ``sql/batch.sql``), after making sure that it is still the one that was indexed."""
     source = Source(row["uri"], row["kind"])
     if stat_signature(source) != (row["size_bytes"], row["modified_ns"]):
         raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
-    return source, frame_times(source, Defaults(image_rate_hz=config.footage.image_rate_hz))
+    return source
 
 
 def _wanted(rows: list[dict[str, Any]], times: FrameTimes, export: ExportConfig) -> dict[int, list[_Wanted]]:

@@ -6,7 +6,7 @@ some, ``read`` decodes those. ``companions`` and ``load_telemetry`` give what th
 
 from mining.footage.discover import discover
 from mining.footage.identity import content_digest, stat_signature
-from mining.footage.recordings import frame_times, probe, read, read_facts
+from mining.footage.recordings import frame_times, frame_times_near, probe, read, read_facts
 from mining.footage.sidecar import Sidecar, companions, find_sidecar, load_sidecar
 from mining.footage.source import Defaults, Facts, FootageError, Problem, Source
 from mining.footage.telemetry import Telemetry, load_telemetry
@@ -25,6 +25,7 @@ __all__ = [
     "discover",
     "find_sidecar",
     "frame_times",
+    "frame_times_near",
     "load_sidecar",
     "load_telemetry",
     "probe",

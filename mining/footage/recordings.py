@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mining.footage.identity import content_digest, stat_signature
 from mining.footage.images import image_names, probe_images, read_images
+from mining.footage.near import near_times
 from mining.footage.reader import read_video
 from mining.footage.sidecar import Sidecar, find_sidecar
 from mining.footage.source import Defaults, Facts, FootageError, Source
@@ -81,6 +82,31 @@ def probe(
 def frame_times(source: Source, defaults: Defaults) -> FrameTimes:
     """List the frames as ``probe`` does, without hashing the content. Raises FootageError where there is none."""
     return read_facts(source, _sidecar(source)[0], defaults).times
+
+
+def frame_times_near(
+    source: Source, defaults: Defaults, wanted: Mapping[int, int]
+) -> tuple[FrameTimes, dict[int, int]]:
+    """List the frames around some, for a few pictures of a long video; all frames where it cannot be read in part.
+
+    Args:
+        source: a recording.
+        defaults: as for ``frame_times``.
+        wanted: frame index -> its exact pts_ns.
+
+    Returns:
+        Times for ``read``, which gives the same pixels with these as with all; and frame index -> place among them.
+
+    Raises:
+        FootageError: there is no frame in it, or not as many as an index says.
+    """
+    near = near_times(source.path, list(wanted.values())) if source.kind == "video" else None
+    if near is not None:
+        return near, {index: int(np.searchsorted(near.pts_ns, pts_ns)) for index, pts_ns in wanted.items()}
+    times = frame_times(source, defaults)
+    if max(wanted) >= len(times):
+        raise FootageError(f"{source.path}: holds fewer frames than when it was indexed; run `mining index`")
+    return times, {index: index for index in wanted}
 
 
 def read(

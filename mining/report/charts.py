@@ -28,8 +28,10 @@ def make_pool(con: duckdb.DuckDBPyConnection, scope: Scope) -> None:
 
     The batch was chosen from these. A byte a signal: a table of all the percentiles would not fit a small machine's memory.
     """
+    # `least` passes over NULL: what was not computed must not count as the highest.
     bins = ", ".join(
-        f'least(floor(s."{name}_pct" * {SIGNAL_BINS}), {SIGNAL_BINS - 1})::UTINYINT AS "{name}"'
+        f'CASE WHEN isfinite(s."{name}_pct") THEN least(floor(s."{name}_pct" * {SIGNAL_BINS}), {SIGNAL_BINS - 1})::UTINYINT END '
+        f'AS "{name}"'
         for name, _ in SIGNALS
     )
     con.execute(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,14 +17,18 @@ from numpy.typing import NDArray
 from mining.blur import Blur, NotBlurred
 from mining.config import Config
 from mining.export_images import unchanged
-from mining.footage import FootageError, read
+from mining.footage import Defaults, FootageError, frame_times_near, read
 from mining.progress import progress
 from mining.store import Store, sql_file
 from mining.types import MiningError
 
 QUALITY = 80
-_QUALITIES = (80, 65, 50, 35, 20)
-"""WebP's, tried one after another until a picture fits its budget."""
+_LEAST_QUALITY, _LEAST_PX = 20, 64
+"""Below this, no picture says anything: it may then be larger than asked for."""
+_THREADS = 2
+
+Picture = tuple[str, bytes | None, str | None]
+"""frame_id, WebP, or why there is none."""
 
 
 def encoded(
@@ -33,7 +39,7 @@ def encoded(
     width_px: int,
     quality: int = QUALITY,
     budget_bytes: int | None = None,
-) -> Iterator[tuple[str, bytes | None, str | None]]:
+) -> Iterator[Picture]:
     """Decode frames and encode them as WebP, blurred where the config's deliveries are. Never an exception for footage.
 
     Args:
@@ -55,19 +61,24 @@ def encoded(
     here = sorted(
         (row for row in rows if row["uri"]), key=lambda row: (row["recording_id"], row["frame_index"])
     )
-    with progress("pictures", len(here), "pictures") as shown:
-        for _, group in itertools.groupby(here, key=lambda row: row["recording_id"]):
-            waiting = {row["frame_index"]: row for row in group}
-            for frame_id, rgb, error in _decoded(waiting, config):
-                shown.advance()
-                if rgb is None:
-                    yield frame_id, None, error
-                    continue
-                try:
-                    small = _scaled(rgb if blur is None else blur.hidden(rgb), width_px)
-                    yield frame_id, _webp(small, quality, budget_bytes), None
-                except (NotBlurred, MiningError) as failed:
-                    yield frame_id, None, str(failed)
+    groups = [list(group) for _, group in itertools.groupby(here, key=lambda row: row["recording_id"])]
+    made = _Encoder(width_px, quality, budget_bytes)
+
+    def pictures_of(group: list[dict[str, Any]]) -> list[Picture]:
+        return [_picture(name, rgb, error, made, blur) for name, rgb, error in _decoded(group, config)]
+
+    # Decoding and encoding leave Python's lock alone. A blur's detector uses all cores by itself.
+    with (
+        ThreadPoolExecutor(1 if blur else _THREADS) as pool,
+        progress("pictures", len(here), "pictures") as shown,
+    ):
+        try:
+            for found in pool.map(pictures_of, groups):
+                for picture in found:
+                    shown.advance()
+                    yield picture
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def data_uri(webp: bytes) -> str:
@@ -85,19 +96,18 @@ def _rows(store: Store, frame_ids: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _decoded(
-    waiting: dict[int, dict[str, Any]], config: Config
+    rows: list[dict[str, Any]], config: Config
 ) -> Iterator[tuple[str, NDArray[np.uint8] | None, str | None]]:
     """Decode frames of one recording: (frame_id, picture or None, why there is none)."""
-    first = next(iter(waiting.values()))
+    left = {row["frame_index"]: row for row in rows}
     try:
-        source, times = unchanged(first, config)
-        indices = sorted(waiting)
-        if indices[-1] >= len(times):
-            raise FootageError(
-                f"{source.path}: holds fewer frames than when it was indexed; run `mining index`"
-            )
-        for frame in read(source, times, indices, (first["width_px"], first["height_px"])):
-            row = waiting.pop(frame.frame_index)
+        wanted = {index: row["pts_ns"] for index, row in left.items()}
+        source = unchanged(rows[0])
+        times, places = frame_times_near(source, Defaults(config.footage.image_rate_hz), wanted)
+        index_at = {place: index for index, place in places.items()}
+        size_px = (rows[0]["width_px"], rows[0]["height_px"])
+        for frame in read(source, times, list(index_at), size_px):
+            row = left.pop(index_at[frame.frame_index])
             if frame.rgb is None:
                 yield row["frame_id"], None, frame.error
             elif frame.pts_ns != row["pts_ns"]:
@@ -105,8 +115,49 @@ def _decoded(
             else:
                 yield row["frame_id"], frame.rgb, None
     except FootageError as error:
-        for row in waiting.values():
+        for row in left.values():
             yield row["frame_id"], None, str(error)
+
+
+def _picture(
+    name: str, rgb: NDArray[np.uint8] | None, error: str | None, made: _Encoder, blur: Blur | None
+) -> Picture:
+    if rgb is None:
+        return name, None, error
+    try:
+        return name, made.webp(rgb if blur is None else blur.hidden(rgb)), None
+    except (NotBlurred, MiningError) as failed:
+        return name, None, str(failed)
+
+
+@dataclass(slots=True)
+class _Encoder:
+    """Makes pictures small."""
+
+    width_px: int
+    quality: int
+    budget_bytes: int | None
+
+    def webp(self, rgb: NDArray[np.uint8]) -> bytes:
+        """Encode a picture [height, width, 3] of this width at most."""
+        bgr = cv2.cvtColor(_scaled(rgb, self.width_px), cv2.COLOR_RGB2BGR)
+        quality = self.quality
+        while True:
+            ok, content = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, quality])
+            if not ok:
+                raise MiningError(f"OpenCV could not encode a {bgr.shape[1]}x{bgr.shape[0]} image as WebP")
+            if (
+                self.budget_bytes is None
+                or len(content) <= self.budget_bytes
+                or min(bgr.shape[:2]) < _LEAST_PX
+            ):
+                return content.tobytes()
+            if quality > _LEAST_QUALITY:
+                # Encoding is what takes time: one that is far too large needs no try in between.
+                excess = len(content) / self.budget_bytes
+                quality = max(quality - (15 if excess < 1.25 else 30 if excess < 1.6 else 60), _LEAST_QUALITY)
+            else:
+                bgr = cv2.resize(bgr, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
 
 
 def _scaled(rgb: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
@@ -117,18 +168,3 @@ def _scaled(rgb: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:
         cv2.resize(rgb, (width_px, max(1, round(height * width_px / width))), interpolation=cv2.INTER_AREA),
         np.uint8,
     )
-
-
-def _webp(rgb: NDArray[np.uint8], quality: int, budget_bytes: int | None) -> bytes:
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    content = b""
-    for tried in (quality, *(lower for lower in _QUALITIES if lower < quality)):
-        ok, encoded_bytes = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, tried])
-        if not ok:
-            raise MiningError(f"OpenCV could not encode a {rgb.shape[1]}x{rgb.shape[0]} image as WebP")
-        content = encoded_bytes.tobytes()
-        if budget_bytes is None or len(content) <= budget_bytes:
-            return content
-    if min(rgb.shape[:2]) < 64:  # no picture says anything below this
-        return content
-    return _webp(_scaled(rgb, rgb.shape[1] // 2), quality, budget_bytes)

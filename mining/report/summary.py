@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from mining.report.cards import iso, rounded
 from mining.report.scope import Scope
@@ -56,19 +57,27 @@ def _batch(con: duckdb.DuckDBPyConnection, scope: Scope, frames: Sequence[dict[s
     whole = con.execute(
         "SELECT count(*) FROM batch_frames WHERE batch_id = $b AND in_batch", asked
     ).fetchall()[0][0]
+    con.register(
+        "shown", pa.table({"frame_id": pa.array([frame["frame_id"] for frame in frames], pa.string())})
+    )
     delivered = con.execute(
         "SELECT count(DISTINCT frame_id) FILTER (status = 'ok'), count(DISTINCT frame_id) FILTER (status = 'failed'), "
-        "list(DISTINCT vendor ORDER BY vendor) FROM exports WHERE batch_id = $b",
+        "list(DISTINCT vendor ORDER BY vendor) FROM exports SEMI JOIN shown USING (frame_id) WHERE batch_id = $b",
         asked,
     ).fetchall()[0]
     lost = con.sql(
-        "SELECT DISTINCT frame_id, error FROM exports WHERE batch_id = $b AND status = 'failed' ORDER BY frame_id LIMIT $n",
+        "SELECT DISTINCT frame_id, error FROM exports SEMI JOIN shown USING (frame_id) "
+        "WHERE batch_id = $b AND status = 'failed' ORDER BY frame_id LIMIT $n",
         params={**asked, "n": LISTED},
     ).to_arrow_table().to_pylist()  # fmt: skip
-    labelled = con.execute("SELECT count(DISTINCT frame_id) FROM truth WHERE batch_id = $b", asked).fetchall()
+    labelled = con.execute(
+        "SELECT count(DISTINCT frame_id) FROM truth SEMI JOIN shown USING (frame_id) WHERE batch_id = $b",
+        asked,
+    ).fetchall()
+    con.unregister("shown")
     return {
         "frames": len(frames),
-        "elsewhere": whole - len(frames),
+        "whole": whole,
         "mined": sum(frame["arm"] == "mined" for frame in frames),
         "random": sum(frame["arm"] == "random" for frame in frames),
         "estimated_boxes": rounded(sum(frame["estimated_boxes"] or 0.0 for frame in frames)),

@@ -12,8 +12,13 @@
 
   const outline = ([x1, y1, x2, y2]) => `M${x1} ${y1}H${x2}V${y2}H${x1}Z`;
 
+  const corner = ([x1, y1, x2, y2], most) => {
+    const side = Math.min(most, 0.6 * (x2 - x1), 0.6 * (y2 - y1));
+    return `M${x1} ${y1}h${side}l${-side} ${side}Z`;
+  };
+
   /* Few paths and not a rectangle a box: thousands of boxes are on the sheet. */
-  M.overlay = function (frame, options) {
+  M.overlay = function (frame) {
     const width = frame.width_px || 16, height = frame.height_px || 9;
     const drawn = M.svg("svg", { class: "boxes", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true" });
     const flag = Math.max(width, height) / 45;
@@ -25,29 +30,42 @@
       if (agreed.length) member.append(M.svg("path", { class: "agreed", d: paths(agreed) }));
       if (disputed.length) {
         member.append(M.svg("path", { class: "rim", d: paths(disputed) }), M.svg("path", { class: "disputed", d: paths(disputed) }),
-          M.svg("path", { class: "flag", d: disputed.map(({ box: [x1, y1] }) => `M${x1} ${y1}h${flag}l${-flag} ${flag}Z`).join("") }));
+          M.svg("path", { class: "flag", d: disputed.map((box) => corner(box.box, flag)).join("") }));
       }
-      if (options?.labels) member.append(...own.map((box) => label(box, index, width)));
       drawn.append(member);
     }
     return drawn;
   };
 
-  function label(box, index, width) {
-    const [x1, y1, , y2] = box.box;
-    const size = width / 68;
-    const text = `${box.disagrees ? "≠ " : ""}${index + 1} ${M.words(box.class)} ${box.confidence.toFixed(2)}`;
-    /* Members often agree: every other one writes under the box, not over it. */
-    const y = index % 2 ? y2 + size : Math.max(y1 - size * 0.3, size);
-    return M.svg("text", { class: "label", x: x1, y, "font-size": size, "data-match": box.match_id }, text);
-  }
+  /* Write what each box is, in letters that can be read at the size at which it is shown, none over another. */
+  M.labelBoxes = function (drawn, frame) {
+    drawn.querySelectorAll("text").forEach((old) => old.remove());
+    const width = frame.width_px || 16, height = frame.height_px || 9;
+    const { width: wide, height: high } = drawn.getBoundingClientRect();
+    if (!wide || !high) return;
+    const size = 11.5 / Math.min(wide / width, high / height);
+    const taken = [];
+    const free = (spot) => !taken.some((other) => spot.x < other.x + other.w && other.x < spot.x + spot.w && spot.y < other.y + size * 1.1 && other.y < spot.y + size * 1.1);
+    /* The disputed first: they get the best places. */
+    for (const box of [...frame.boxes].sort((a, b) => b.disagrees - a.disagrees || b.confidence - a.confidence)) {
+      const index = M.memberIndex.get(box.detector), [x1, y1, x2, y2] = box.box;
+      const text = `${box.disagrees ? "≠ " : ""}${index + 1} ${M.words(box.class)} ${box.confidence.toFixed(2)}`;
+      const w = text.length * size * 0.63, x = Math.max(0, Math.min(x1, width - w));
+      const below = [y2, y2 + size * 1.15, y2 + size * 2.3], above = [y1 - size * 1.25, y1 - size * 2.4, y1 - size * 3.55];
+      const tops = (index % 2 ? [...below, ...above] : [...above, ...below]).filter((y) => y >= 0 && y + size <= height);
+      const spot = [...tops, y1 + size * 0.1].map((y) => ({ x, y, w })).find(free);
+      if (!spot) continue;   // the table beside the picture has it
+      taken.push(spot);
+      drawn.querySelector(".m" + index).append(M.svg("text", { class: "label", x: spot.x, y: spot.y + size * 0.9, "font-size": size, "data-match": box.match_id }, text));
+    }
+  };
 
   /* -- cards ---------------------------------------------------------------------------------------------------- */
 
   M.alt = function (frame) {
     const seen = frame.classes.length ? "shows " + frame.classes.map(M.words).join(", ") : "nothing seen at the threshold";
     return `Frame of drive ${frame.drive_id}, camera ${frame.camera}, ${M.time(frame.captured_at)}: ${seen}; ` +
-      `${M.plural(frame.boxes.length, "box").replace("boxs", "boxes")}, the committee disagrees about ${M.plural(frame.disagreements, "object")}; hardness ${M.fixed(frame.hardness, 2)}`;
+      `${frame.boxes.length} ${frame.boxes.length === 1 ? "box" : "boxes"}, the committee disagrees about ${M.plural(frame.disagreements, "object")}; hardness ${M.fixed(frame.hardness, 2)}`;
   };
 
   M.picture = function (frame, options) {
@@ -56,7 +74,7 @@
       const image = M.el("img", { alt: M.alt(frame), decoding: "async", loading: "lazy" });
       image.src = options?.large && M.isReview ? frame.image + "?size=large" : frame.image + (M.isReview && !frame.image.startsWith("data:") ? "?size=thumb" : "");
       image.addEventListener("error", () => { image.hidden = true; box.append(missing("the picture could not be loaded")); });
-      box.append(image, M.overlay(frame, options));
+      box.append(image, M.overlay(frame));
     } else {
       box.append(missing(frame.image_error || "no picture was made"));
     }

@@ -19,7 +19,7 @@
         move(-1, "←", "Previous frame (k)"), move(1, "→", "Next frame (j)"),
         M.el("button", { type: "button", class: "close", "aria-label": "Close (Esc)", onclick: M.close }, "✕")),
       M.el("div", { class: "large-body" },
-        M.el("div", { class: "stage" }, M.picture(frame, { labels: true, large: true }), legend()),
+        M.el("div", { class: "stage" }, M.picture(frame, { large: true }), legend()),
         M.el("div", { class: "side", tabindex: "0", role: "region", "aria-label": "Numbers" },
           M.el("p", { class: "line" }, M.el("span", { class: "badge " + (frame.arm || "other") }, M.how(frame)),
             frame.slice ? M.el("span", { class: "badge slice" }, frame.slice) : null,
@@ -28,10 +28,17 @@
           M.isReview ? M.verdictBox(place) : null,
           objects(frame), signals(frame), neighbours(frame), facts(frame))));
     if (!dialog.open) dialog.showModal();
+    label();
     drawDrive(frame);
     dialog.querySelector(".close").focus({ preventScroll: true });
     M.say(M.alt(frame));
   };
+
+  function label() {
+    const boxes = dialog.querySelector(".stage .boxes");
+    if (boxes && M.large >= 0) M.labelBoxes(boxes, M.frames[M.large]);
+  }
+  addEventListener("resize", label);
 
   M.step = function (step) {
     const next = M.beside(M.large, step);

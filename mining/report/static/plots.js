@@ -67,10 +67,15 @@
   });
   M.chartOptions = (x, y, more) => ({
     responsive: true, maintainAspectRatio: false, animation: false,
-    plugins: { legend: { display: more?.legend !== false, labels: { color: style("--text"), boxWidth: 12, usePointStyle: true } },
+    plugins: { legend: { display: more?.legend !== false, labels: { color: style("--text"), boxWidth: 8, boxHeight: 8, usePointStyle: true } },
       tooltip: { callbacks: more?.tooltip || {} } },
     scales: { x, y }, onClick: more?.onClick, indexAxis: more?.across ? "y" : "x",
   });
+  /* The pool as a wide bar, the batch as a narrow one before it. Few random frames make no shares: 3 of them would be 33 % each. */
+  const FEW = 20;
+  const counted = (counts) => counts.reduce((a, b) => a + b, 0);
+  const behind = (set) => ({ ...set, grouped: false, barPercentage: 1, categoryPercentage: 0.94, order: 3 });
+  const before = (set, narrow) => ({ ...set, grouped: false, barPercentage: narrow || 0.55, categoryPercentage: 0.94, order: narrow ? 1 : 2 });
   const ofShare = { label: (item) => `${item.dataset.label}: ${(item.chart.options.indexAxis === "y" ? item.parsed.x : item.parsed.y).toFixed(1)} %` };
 
   function hardness() {
@@ -80,14 +85,14 @@
     const mean = M.data.summary.hardness_mean;
     const said = `Mean hardness ${M.fixed(mean.pool, 2)} in the pool` +
       (mean.mined === null ? "." : `, ${M.fixed(mean.mined, 2)} in the mined frames` +
-        (mean.random === null ? "." : `, ${M.fixed(mean.random, 2)} in those drawn at random.`));
+        (mean.random === null ? "." : `, ${M.fixed(mean.random, 2)} in the ${counted(random)} drawn at random${counted(random) < FEW ? " (too few to draw)" : ""}.`));
     const { made, canvas } = figure("Hardness", said);
     draw(canvas, () => {
       const colour = colours();
-      const sets = [{ label: "pool", data: share(pool), backgroundColor: colour.pool }];
-      if (mined.some(Boolean)) sets.push({ label: M.data.frames_are === "chosen" ? "mined" : batchIs, data: share(mined), backgroundColor: colour.mined });
-      if (random.some(Boolean)) sets.push({ label: "random", data: share(random), backgroundColor: colour.random });
-      return { type: "bar", data: { labels, datasets: sets.map((set) => ({ ...set, barPercentage: 1, categoryPercentage: 0.9 })) },
+      const sets = [behind({ label: "pool", data: share(pool), backgroundColor: colour.pool })];
+      if (mined.some(Boolean)) sets.push(before({ label: M.data.frames_are === "chosen" ? "mined" : batchIs, data: share(mined), backgroundColor: colour.mined }));
+      if (counted(random) >= FEW) sets.push(before({ label: "random", data: share(random), backgroundColor: colour.random }, 0.2));
+      return { type: "bar", data: { labels, datasets: sets },
         options: M.chartOptions(M.axis("hardness", { ticks: { maxTicksLimit: 6 }, scale: { grid: { display: false } } }), M.axis("% of frames"), { tooltip: ofShare }) };
     });
     numbers(made, ["hardness", "pool", "mined", "random"], labels.map((label, i) => [label, pool[i], mined[i], random[i]]));
@@ -121,13 +126,13 @@
       const signal = known[Number(select.value)];
       const colour = colours();
       return { type: "bar",
-        data: { labels, datasets: [{ label: "pool", data: share(signal.pool), backgroundColor: colour.pool },
-          { label: batchIs, data: share(signal.batch), backgroundColor: colour.mined }].map((set) => ({ ...set, barPercentage: 1, categoryPercentage: 0.9 })) },
+        data: { labels, datasets: [behind({ label: "pool", data: share(signal.pool), backgroundColor: colour.pool }),
+          before({ label: batchIs, data: share(signal.batch), backgroundColor: colour.mined })] },
         options: M.chartOptions(M.axis("percentile in the committee's reference", { ticks: { maxTicksLimit: 6 }, scale: { grid: { display: false } } }), M.axis("% of frames"), { tooltip: ofShare }) };
     });
     chart.after = () => {
       const signal = known[Number(select.value)];
-      words.textContent = `${M.words(signal.name)}: ${signal.doc}.`;
+      words.textContent = signal.doc + ".";
       one.canvas.setAttribute("aria-label", `Percentiles of ${M.words(signal.name)}, pool against ${batchIs}`);
       numbers(one.made, ["percentile", "pool", batchIs], labels.map((label, i) => [label, signal.pool[i], signal.batch[i]]));
     };
@@ -152,7 +157,7 @@
         M.el("td", { class: "num" }, M.count(row.eligible)), M.el("td", { class: "wide-cell" }, bar, row.lack ? M.el("p", { class: "bad-text small" }, row.lack) : null));
     });
     grid.append(M.el("figure", { class: "chart wide" }, M.el("figcaption", {}, M.el("h3", {}, "Slices and quotas")),
-      M.el("p", { class: "muted small" }, lacking.length ? `${M.plural(lacking.length, "slice")} of ${rows.length} hold fewer frames than wanted.` : "Every slice holds what its quota asks for."),
+      M.el("p", { class: "muted small" }, lacking.length ? `${lacking.length} of ${M.plural(rows.length, "slice")} hold${lacking.length === 1 ? "s" : ""} fewer frames than wanted.` : "Every slice holds what its quota asks for.", M.data.night ? " Counted over the whole batch." : ""),
       M.el("div", { class: "scroll tall" }, M.el("table", {}, M.el("thead", {}, M.el("tr", {}, ["Slice", "Chosen", "Floor", "Ceiling", "Eligible", "Chosen against the floor"].map((head) => M.el("th", {}, head)))),
         M.el("tbody", {}, body)))));
   }
@@ -165,7 +170,7 @@
     draw(canvas, () => {
       const colour = colours();
       return { type: "bar", data: { labels: pool.map((_, hour) => String(hour)), datasets: [
-        { label: "pool", data: share(pool), backgroundColor: colour.pool }, { label: batchIs, data: share(batch), backgroundColor: colour.mined }] },
+        behind({ label: "pool", data: share(pool), backgroundColor: colour.pool }), before({ label: batchIs, data: share(batch), backgroundColor: colour.mined })] },
         options: M.chartOptions(M.axis("hour", { scale: { grid: { display: false } } }), M.axis("% of frames"), { tooltip: ofShare }) };
     });
     numbers(made, ["hour", "pool", batchIs], pool.map((count, hour) => [String(hour), count, batch[hour]]));
@@ -208,24 +213,29 @@
   function map() {
     const points = charts.map;
     if (!points.pool.length) return empty("Where", "The telemetry of this footage has no positions, so there is no map.");
+    const drives = [...new Set(points.chosen.map((point) => M.frames[point[2]].drive_id))].sort();
+    const zoom = M.el("select", { "aria-label": "Show on the map" }, M.el("option", { value: "" }, "everything"), drives.map((name) => M.el("option", { value: name }, name)));
     const { canvas } = figure("Where", `Where the frames were taken: ${M.count(points.pool_frames)} frames have a position, of these ${M.count(points.chosen.length)} shown as chosen. North is up.`,
-      { note: sampleNote(points.pool.length, points.pool_frames) });
-    const entry = scatter(canvas, points, () => [M.axis("longitude, degrees", { ticks: { maxTicksLimit: 6 } }), M.axis("latitude, degrees", { ticks: { maxTicksLimit: 6 } })]);
-    const both = [...points.pool, ...points.chosen];
-    const range = (axis) => [Math.min(...both.map((p) => p[axis])), Math.max(...both.map((p) => p[axis]))];
-    const [west, east] = range(0), [south, north] = range(1);
-    const narrowing = Math.max(0.01, Math.cos((((south + north) / 2) * Math.PI) / 180));
+      { control: zoom, note: sampleNote(points.pool.length, points.pool_frames) });
+    const degrees = { ticks: { maxTicksLimit: 7, includeBounds: false, maxRotation: 0, format: { maximumFractionDigits: 5 } } };
+    const entry = scatter(canvas, points, () => [M.axis("longitude, degrees", degrees), M.axis("latitude, degrees", degrees)]);
+    /* All of it, or around the frames shown of one drive: a fleet in several cities would be a dot each. */
+    const zoomed = (drive) => points.chosen.filter((point) => M.frames[point[2]].drive_id === drive);
     entry.after = () => {
       /* As many metres to a pixel across as up and down. */
       const { width, height } = entry.chart.chartArea;
       if (!width || !height) return;
-      const perPixel = Math.max((1.1 * Math.max(east - west, 1e-5) * narrowing) / width, (1.1 * Math.max(north - south, 1e-5)) / height);
+      const shown = zoom.value ? zoomed(zoom.value) : [...points.pool, ...points.chosen];
+      const range = (axis) => [Math.min(...shown.map((p) => p[axis])), Math.max(...shown.map((p) => p[axis]))];
+      const [west, east] = range(0), [south, north] = range(1);
+      const narrowing = Math.max(0.01, Math.cos((((south + north) / 2) * Math.PI) / 180));
+      const perPixel = Math.max((1.15 * Math.max(east - west, 0.002) * narrowing) / width, (1.15 * Math.max(north - south, 0.002)) / height);
       const scales = entry.chart.options.scales;
       [scales.x.min, scales.x.max] = [-1, 1].map((side) => (west + east) / 2 + (side * perPixel * width) / 2 / narrowing);
       [scales.y.min, scales.y.max] = [-1, 1].map((side) => (south + north) / 2 + (side * perPixel * height) / 2);
-      for (const scale of [scales.x, scales.y]) scale.ticks.callback = (value, i, ticks) => (i === 0 || i === ticks.length - 1 ? "" : value.toFixed(Math.max(2, Math.ceil(-Math.log10(perPixel * 60)))));
       entry.chart.update("none");
     };
+    zoom.addEventListener("change", () => entry.after());
     entry.after();
     new ResizeObserver(() => requestAnimationFrame(entry.after)).observe(canvas.parentElement);
   }
