@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from mining.review.session import Session, batch_to_review
 from mining.store import Store
 from tests.mining.synthetic import DIMENSIONS, table
 
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
 START = datetime(2026, 3, 14, 20, 0, tzinfo=UTC)
 CONFIG = """
@@ -142,3 +149,28 @@ def batch_frames(conf: Config, batch_id: str | None = None) -> list[dict[str, An
 def rows(conf: Config, query: str) -> list[dict[str, Any]]:
     with Store(conf.store_path).connect() as con:
         return con.sql(query).to_arrow_table().to_pylist()
+
+
+@contextmanager
+def reviewing(conf: Config, reviewer: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `mining review` as a process; gives the printed link."""
+    command = [
+        sys.executable,
+        "-c",
+        "from mining.cli import main; main()",
+        "review",
+        f"{conf.folder}/night.toml",
+    ]
+    process = subprocess.Popen(
+        [*command, "--reviewer", reviewer, *options], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line + (process.stderr.read() if process.poll() is not None and process.stderr else "")
+        yield found[0], process
+    finally:
+        process.kill()
+        process.wait()

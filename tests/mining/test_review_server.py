@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,7 +13,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +30,10 @@ from mining.review.sql_box import SqlBox
 from mining.store import Store
 from mining.types import UsageError
 from tests.mining import review_store
-from tests.mining.review_store import batch_frames, rows, session
+from tests.mining.review_store import ROOT, batch_frames, reviewing, rows, session
 
 TOKEN = "t0ken0123456789abcdef"
 HOSTILE = "</script><script>alert(1)</script>"
-ROOT = Path(__file__).resolve().parents[2]
 OURS = {"X-Mining": "1"}
 
 
@@ -297,31 +294,6 @@ def test_a_door_that_would_stand_open_is_refused() -> None:
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def reviewing(conf: Config, reviewer: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `mining review` as a process; gives the printed link."""
-    command = [
-        sys.executable,
-        "-c",
-        "from mining.cli import main; main()",
-        "review",
-        f"{conf.folder}/night.toml",
-    ]
-    process = subprocess.Popen(
-        [*command, "--reviewer", reviewer, *options], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line + (process.stderr.read() if process.poll() is not None and process.stderr else "")
-        yield found[0], process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def post(link: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

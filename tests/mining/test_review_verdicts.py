@@ -150,7 +150,7 @@ def test_the_same_picture_as_a_frame_that_stays_does_not_come_in(template: Path,
     # The next best frame is made to show what the frame shows that stays.
     for (night, key), marker in store.markers("detect").items():
         observed = store.read("observations", night, key).to_pylist()
-        picture = [row for row in rows(conf, "FROM observations") if row["frame_id"] == stays][0]
+        [picture] = [row for row in rows(conf, "FROM observations") if row["frame_id"] == stays]
         for row in observed:
             if row["frame_id"] == far[0]:
                 row.update(embedding=picture["embedding"], perceptual_hash=picture["perceptual_hash"])
