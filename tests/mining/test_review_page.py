@@ -58,6 +58,15 @@ def opened(context: BrowserContext, link: str) -> tuple[Page, list[str]]:
     return page, wrong
 
 
+def until(page: Page, script: str) -> None:
+    """Wait for something to become true; the page's policy lets Playwright not do so by itself."""
+    for _ in range(100):
+        if page.evaluate(script):
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"never true: {script}")
+
+
 def verdicts(conf: Config) -> dict[str, tuple[str, str | None]]:
     return {row["frame_id"]: (row["verdict"], row["reason"]) for row in rows(conf, "FROM verdicts")}
 
@@ -92,8 +101,9 @@ def test_verdicts_by_keys_are_kept_and_a_reload_shows_them(
     expect(page.locator(".card.is-dropped")).to_have_count(0)
     assert [row["in_batch"] for row in batch_frames(conf) if row["origin"] == "replacement"] == [False]
     # Every picture of a card that is looked at has come.
-    page.wait_for_function(
-        "[...document.querySelectorAll('.card img')].slice(0, 4).every((image) => image.complete && image.naturalWidth > 0)"
+    until(
+        page,
+        "[...document.querySelectorAll('.card img')].slice(0, 4).every((image) => image.complete && image.naturalWidth > 0)",
     )
     assert wrong == []
 
@@ -119,7 +129,7 @@ def test_more_like_this_brings_cards_that_keep_adds_to_the_batch(
 ) -> None:
     page, wrong = opened(context, link)
     page.evaluate("M.decide(3, 'more')")
-    page.wait_for_function("M.frames.length > 20")
+    until(page, "M.frames.length > 20")
     offered = [row["frame_id"] for row in batch_frames(conf) if row["origin"] == "extra"]
     page.evaluate(f"M.decide(M.placeOf({json.dumps(offered[0])}), 'keep')")
     expect(page.locator("#progress")).to_have_text(f"2 of {20 + len(offered)} reviewed by you")
