@@ -17,6 +17,7 @@ import pytest
 from mining import config as configs
 from mining import measure_yield, pipeline
 from mining.config import Config
+from mining.explain import explain
 from mining.review.session import NoSuchFrame
 from mining.store import Store
 from mining.types import UsageError
@@ -354,6 +355,18 @@ def test_a_later_batch_takes_nothing_that_a_review_brought_or_dropped(conf: Conf
     assert more is None or more["frame_id"] not in chosen
 
 
+def test_explain_tells_what_a_review_did(conf: Config) -> None:
+    review = session(conf)
+    name = arm(conf, "mined")[0]
+    given = review.judge(name, "drop", "dull")["replacement"]["frame_id"]
+    store = Store(conf.store_path)
+    out, taken = explain(store, conf, name), explain(store, conf, given)
+    assert out.verdict[-1] == "no longer in the batch: dropped in review"
+    assert f"reviewed for {out.batch_id}: drop by ada (dull)" in out.history
+    assert taken.chosen
+    assert f"in place of {name}, dropped in review" in taken.verdict[0]
+
+
 def test_the_whole_way_drop_export_labels_measure(conf: Config) -> None:
     batch_id = batch_frames(conf)[0]["batch_id"]
     first, folder = pipeline.run_export(conf, batch_id)
@@ -385,6 +398,13 @@ def test_the_whole_way_drop_export_labels_measure(conf: Config) -> None:
     again, _ = pipeline.run_export(conf, batch_id)
     assert again.unchanged == 1
     assert again.counts["dropped"] == 3
+    # The vendor had the first delivery already: labels of what was dropped since are left out, and are no fault of theirs.
+    early = json.loads((Path(f"{folder}.previous-1") / "coco.json").read_text())
+    for box in early["annotations"]:
+        box["bbox"] = [box["bbox"][0] + 1, box["bbox"][1] + 1, *box["bbox"][2:]]
+    (Path(folder).parent / "early.json").write_text(json.dumps(early))
+    _, seen = pipeline.run_import(conf, batch_id, "coco", [Path(folder).parent / "early.json"], dry_run=True)
+    assert (seen.frames, seen.rejects, seen.refused) == (17, {"dropped": 3}, [])
 
     coco = json.loads((Path(folder) / "coco.json").read_text())
     for box in coco["annotations"]:  # a labeler moved every box a little
