@@ -206,7 +206,7 @@ def render(path: Path) -> None:
     """Ten minutes of something that moves and has detail, so that pictures of it are about as large as those of footage."""
     rng = np.random.default_rng(0)
     ground = cv2.resize(
-        rng.integers(0, 255, (120, 640, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC
+        rng.integers(0, 255, (60, 320, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC
     )
     ground = cv2.GaussianBlur(ground, (0, 0), 3)
     with av.open(str(path), "w") as container:

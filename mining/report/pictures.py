@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from mining.store import Store, sql_file
 from mining.types import MiningError
 
 QUALITY = 80
-_LEAST_QUALITY, _LEAST_PX = 20, 64
-"""Below this, no picture says anything: it may then be larger than asked for."""
+_QUALITIES = (80, 65, 50, 35, 20)
+"""WebP's, for pictures that do not fit; with the last of them they become smaller in size."""
+_LEAST_PX = 64
+"""Below this, no picture says anything: it may then take up more than asked for."""
 _THREADS = 2
 
 Picture = tuple[str, bytes | None, str | None]
@@ -152,12 +155,20 @@ class _Encoder:
                 or min(bgr.shape[:2]) < _LEAST_PX
             ):
                 return content.tobytes()
-            if quality > _LEAST_QUALITY:
-                # Encoding is what takes time: one that is far too large needs no try in between.
-                excess = len(content) / self.budget_bytes
-                quality = max(quality - (15 if excess < 1.25 else 30 if excess < 1.6 else 60), _LEAST_QUALITY)
-            else:
-                bgr = cv2.resize(bgr, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+            # Encoding is what takes time: what will not fit is not tried.
+            share = self.budget_bytes / len(content)
+            fitting = [q for q in _QUALITIES if q < quality and _size(q) <= share * _size(quality)]
+            if fitting:
+                quality = fitting[0]
+                continue
+            shrunk = min(math.sqrt(share * _size(quality) / _size(_QUALITIES[-1])), 0.9)
+            quality = min(quality, _QUALITIES[-1])
+            bgr = cv2.resize(bgr, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
+
+
+def _size(quality: int) -> float:
+    """What a picture takes up, against the same one at quality 80; measured on footage of roads, its largest shares."""
+    return float(np.interp(quality, [20, 35, 50, 65, 80, 100], [0.44, 0.57, 0.67, 0.77, 1.0, 3.0]))
 
 
 def _scaled(rgb: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:

@@ -69,7 +69,7 @@ def objects(drive: int, second: int) -> list[tuple[int, str, str, float, bool]]:
         (1, "one", "pedestrian", 0.6, True),
         (1, "two", "pedestrian", 0.69, True),
     ]  # two is not sure enough
-    if second % 2:
+    if second % 2 and second != 7:  # nothing is in dispute in second 7
         seen += [(2, "one", "car", 0.8, True), (2, "two", "truck", 0.9, True)]
     if drive == 1:
         seen += [(3, "one", "animal", 0.75, False)]  # two never learned it
