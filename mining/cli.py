@@ -761,11 +761,13 @@ def database(store_paths: tuple[Path, ...], nights: str | None, output: Path) ->
 
 
 @cli.command()
-@_config_option
+@click.argument("config_path", metavar="CONFIG.toml")
 @_set_option
 @_json_option
 @click.option("--night", metavar="DATE", help="The page of this night: 2026-03-14.")
-@click.option("--batch", "batch_id", help="The page of this batch; the newest where neither is named.")
+@click.option(
+    "--batch", "batch_id", help="The page of this batch; the committee's newest where neither is named."
+)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
     help="The HTML file; BATCH.html or NIGHT.html in this folder where absent. It is replaced where it is there.",
@@ -782,7 +784,7 @@ def report(
 
     The file needs no network and opens from a mail attachment: under 10 MB for 500 frames. docs/report.md tells what it shows.
 
-    Example: mining report --config night.toml --night 2026-03-14 --output night.html
+    Example: mining report night.toml --night 2026-03-14 --output night.html
     """
     from dataclasses import asdict
 

@@ -137,7 +137,7 @@ def run(
 
 
 def _batch_rows(store: Store, chosen_in: Store, batch_id: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Read the batch as it stands after its review, and count what the review has changed."""
+    """Read the batch as it stands after its review, and count what a review has changed, where one has."""
     asked = {"batch_id": batch_id}
     with chosen_in.connect() as con:
         batch = con.sql(
@@ -147,7 +147,8 @@ def _batch_rows(store: Store, chosen_in: Store, batch_id: str) -> tuple[list[dic
     with store.connect() as con:
         con.register("batch", batch)
         rows = con.sql(sql_file("batch")).to_arrow_table().to_pylist()
-    return rows, {name: counts[name] for name in ("dropped", "replaced", "added")}
+    changed = {name: counts[name] for name in ("dropped", "replaced", "added")}
+    return rows, changed if any(changed.values()) else {}
 
 
 def _delivered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -213,9 +213,9 @@ def _tell_review(con: duckdb.DuckDBPyConnection, batch_id: str, report: StageRep
     """Say what a review took out of each arm: the rates are those of frames that reviewers let pass."""
     [found] = con.sql(sql_file("reviewed"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
     names = ("dropped_mined", "dropped_random", "replaced", "added")
-    report.add(**{name: found[name] for name in names})
     if not any(found[name] for name in names):
         return
+    report.add(**{name: found[name] for name in names})
     lines = [
         f"{batch_id}: a review dropped {found['dropped_mined']} of {found['chosen_mined']} mined and "
         f"{found['dropped_random']} of {found['chosen_random']} random frames; {found['replaced']} were replaced"

@@ -206,9 +206,10 @@ def render(path: Path) -> None:
     """Ten minutes of something that moves and has detail, so that pictures of it are about as large as those of footage."""
     rng = np.random.default_rng(0)
     ground = cv2.resize(
-        rng.integers(0, 255, (60, 320, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC
+        rng.integers(40, 216, (24, 128, 3), np.uint8), (3840, 720), interpolation=cv2.INTER_CUBIC
     )
-    ground = cv2.GaussianBlur(ground, (0, 0), 3)
+    grain = cv2.resize(rng.normal(0, 4, (360, 1920)), (3840, 720))[:, :, None]
+    ground = np.clip(ground + grain, 0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
         options = {"preset": "ultrafast", "crf": "28", "g": str(2 * VIDEO_HZ), "bf": "0"}
         stream = container.add_stream("libx264", rate=VIDEO_HZ, options=options)

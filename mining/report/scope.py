@@ -58,7 +58,8 @@ class Scope:
                 "CREATE TEMP TABLE footage AS SELECT recording_id FROM recordings AS r WHERE $whole_night OR "
                 "EXISTS (FROM scored AS s WHERE s.recording_id = r.recording_id) OR NOT EXISTS "
                 "(FROM scores AS s WHERE s.recording_id = r.recording_id AND s.committee_id = $committee_id)",
-                {"whole_night": self.is_night, "committee_id": self.committee.committee_id},
+                # A batch of an older mining does not say which recordings it was chosen from.
+                {"whole_night": self.is_night or "recordings" not in self.marker, "committee_id": self.committee.committee_id},
             )  # fmt: skip
             yield con
 

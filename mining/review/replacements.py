@@ -188,7 +188,7 @@ class Finder:
         before = len(choice.chosen.rows)
         for slice_of in [*wanted, None]:
             name = None if slice_of is None else slice_name
-            pools = [step["pool"] for step in self._marker["steps"] if step["slice"] == name]
+            pools = [step["pool"] for step in self._marker.get("steps", ()) if step["slice"] == name]
             choice.fill(1, slice_of, max([math.ceil(self._select.pool_factor), *pools]))
             if len(choice.chosen.rows) > before or choice.chosen.stopped_by_cost:
                 break

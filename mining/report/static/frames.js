@@ -84,9 +84,12 @@
 
   M.how = function (frame) {
     if (frame.replaces) return "replacement";
+    if (frame.like) return "like another";
     if (!frame.arm) return M.data.frames_are === "chosen" ? "not in the batch" : "hard";
     return frame.arm === "random" ? "random " + frame.rank : "mined " + frame.rank;
   };
+
+  M.unchosen = (frame) => (frame.like ? `Looks like ${frame.like}, of which more were asked for.` : frame.replaces ? `In place of ${frame.replaces}, which was dropped.` : "Not chosen: shown for its hardness.");
 
   function card(frame, place) {
     const meter = M.el("span", { class: "meter", "aria-hidden": "true" }, M.el("i"));
@@ -98,7 +101,7 @@
           frame.slice !== null && frame.slice !== undefined ? M.el("span", { class: "badge slice" }, frame.slice) : null,
           frame.disagreements ? M.el("span", { class: "badge dispute", title: "Objects about which the committee disagrees" }, "≠ " + frame.disagreements) : null,
           M.el("span", { class: "hard" }, meter, M.fixed(frame.hardness, 2))),
-        M.el("p", { class: "reason" }, frame.reason || "Not chosen: shown for its hardness."),
+        M.el("p", { class: "reason" }, frame.reason || M.unchosen(frame)),
         M.el("p", { class: "muted small where" }, frame.drive_id, " · ", frame.camera, " · ", frame.captured_at ? frame.captured_at.slice(11, 19) : "")));
     root.addEventListener("focus", () => { M.current = place; });
     root.addEventListener("focusin", () => { M.current = place; });

@@ -24,7 +24,7 @@
           M.el("p", { class: "line" }, M.el("span", { class: "badge " + (frame.arm || "other") }, M.how(frame)),
             frame.slice ? M.el("span", { class: "badge slice" }, frame.slice) : null,
             frame.disagreements ? M.el("span", { class: "badge dispute" }, `≠ ${M.plural(frame.disagreements, "object")} in dispute`) : null),
-          M.el("p", { class: "reason large-reason" }, frame.reason || "Not chosen: shown for its hardness."),
+          M.el("p", { class: "reason large-reason" }, frame.reason || M.unchosen(frame)),
           M.isReview ? M.verdictBox(place) : null,
           objects(frame), signals(frame), neighbours(frame), facts(frame))));
     if (!dialog.open) dialog.showModal();
@@ -133,7 +133,7 @@
     const place = frame.latitude_deg === null || frame.longitude_deg === null ? null : `${frame.latitude_deg.toFixed(5)}, ${frame.longitude_deg.toFixed(5)}`;
     const rows = [
       ["Frame", frame.frame_id], ["Taken", M.time(frame.captured_at)], ["Vehicle", frame.vehicle_id], ["Recording", frame.recording_id && `${frame.recording_id}, frame ${frame.frame_index}`],
-      ["Replaces", frame.replaces], ["Size", frame.width_px && `${frame.width_px} × ${frame.height_px} px`],
+      ["Replaces", frame.replaces], ["Looks like", frame.like], ["Size", frame.width_px && `${frame.width_px} × ${frame.height_px} px`],
       ["Speed", frame.speed_mps === null ? null : `${M.value(3.6 * frame.speed_mps)} km/h`], ["Place", place],
       ["Light", frame.luma_mean === null ? null : `mean luma ${M.value(frame.luma_mean)} of 255${frame.is_night ? ", night" : ""}`], ["Sharpness", frame.sharpness === null ? null : M.value(frame.sharpness)],
       ["Boxes to draw", frame.estimated_boxes === null ? null : M.value(frame.estimated_boxes)], ["Distance to chosen", frame.distance_to_chosen === null ? null : M.value(frame.distance_to_chosen)],

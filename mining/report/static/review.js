@@ -7,9 +7,9 @@
   const me = M.data.reviewer || "";
   const verdicts = new Map();   // frame_id -> [{reviewer, verdict, reason, at}], as the server knows them
   const waiting = [];           // verdicts that the server does not have yet, in order
-  let version = 0, sending = false, unreachable = false, problem = "", progress = null;
+  let version = 0, sending = false, unreachable = false, problem = "", note = "", progress = null;
 
-  M.VERDICT_FILTERS = [["mine-none", "not reviewed by me"], ["none", "reviewed by nobody"], ["keep", "keep"], ["drop", "drop"], ["more", "more like this"], ["contradiction", "contradictions"], ["replacement", "replacements"]];
+  M.VERDICT_FILTERS = [["mine-none", "not reviewed by me"], ["none", "reviewed by nobody"], ["keep", "keep"], ["drop", "drop"], ["more", "more like this"], ["contradiction", "contradictions"], ["replacement", "came in the review"], ["outside", "not in the batch"]];
 
   async function call(path, body) {
     const response = await fetch(path, body === undefined ? { cache: "no-store" } : { method: "POST", headers: { "Content-Type": "application/json", "X-Mining": "1" }, body: JSON.stringify(body) });
@@ -41,7 +41,8 @@
     if (wanted === "mine-none") return !known(frame.frame_id).mine;
     if (wanted === "none") return !found.length;
     if (wanted === "contradiction") return contradicted(frame.frame_id);
-    if (wanted === "replacement") return Boolean(frame.replaces);
+    if (wanted === "replacement") return Boolean(frame.replaces || frame.like);
+    if (wanted === "outside") return frame.in_batch === false;
     return found.some((one) => one.verdict === wanted);
   };
 
@@ -52,7 +53,8 @@
     const buttons = Object.entries(KINDS).map(([kind, text]) => M.el("button", { type: "button", class: kind + (mine?.pending ? " pending" : ""), "aria-pressed": String(mine?.verdict === kind),
       onclick: () => M.decide(place, mine?.verdict === kind ? null : kind) }, text));
     const said = [...(mine?.reason ? [["you", mine]] : []), ...others.map((one) => [one.reviewer, one])].map(([who, one]) => M.el("li", {}, M.el("b", {}, who), ": ", KINDS[one.verdict]?.toLowerCase() || one.verdict, one.reason ? " – " + one.reason : ""));
-    return [M.el("div", { class: "verdicts", role: "group", "aria-label": "Your verdict" }, buttons, contradicted(frame.frame_id) ? M.el("span", { class: "badge contradiction" }, "contradiction") : null),
+    return [M.el("div", { class: "verdicts", role: "group", "aria-label": "Your verdict" }, buttons, contradicted(frame.frame_id) ? M.el("span", { class: "badge contradiction" }, "contradiction") : null,
+      frame.in_batch === false ? M.el("span", { class: "badge" }, "not in the batch") : null),
       said.length ? M.el("ul", { class: "others" }, said) : null];
   }
   M.verdictBox = (place) => M.el("div", { id: "large-verdict" }, controls(place));
@@ -64,6 +66,7 @@
     const focused = box.contains(document.activeElement) ? document.activeElement.className.split(" ")[0] : null;
     box.replaceChildren(...controls(place).filter(Boolean));
     if (focused) box.querySelector("." + focused)?.focus({ preventScroll: true });
+    root.classList.toggle("is-outside", frame.in_batch === false);
     root.classList.toggle("is-dropped", found.some((one) => one.verdict === "drop"));
     root.classList.toggle("is-kept", found.some((one) => one.verdict === "keep") && !contradicted(frame.frame_id));
     root.classList.toggle("is-contradicted", contradicted(frame.frame_id));
@@ -79,6 +82,7 @@
     const mine = M.frames.filter((frame) => known(frame.frame_id).mine).length, clashes = M.frames.filter((frame) => contradicted(frame.frame_id)).length;
     progress.meter.style.width = (M.frames.length ? (100 * mine) / M.frames.length : 0) + "%";
     progress.text.textContent = `${mine} of ${M.frames.length} reviewed by you` + (clashes ? `, ${M.plural(clashes, "contradiction")}` : "") + (waiting.length ? `, ${waiting.length} being saved` : "");
+    progress.note.textContent = note;
     M.banner(problem || (unreachable ? (waiting.length ? `The server does not answer: ${M.plural(waiting.length, "verdict")} not saved yet. Trying again; leave this page open.` : "The server does not answer: what others decide is not shown. Trying again.") : ""));
   }
   function showFrame(id) {
@@ -97,7 +101,7 @@
 
   function put(place, verdict, reason) {
     const frame = M.frames[place];
-    problem = "";
+    problem = note = "";
     waiting.push({ frame_id: frame.frame_id, verdict, reason });
     showFrame(frame.frame_id);
     M.say(verdict ? `${KINDS[verdict]}: ${frame.frame_id}` : `verdict taken back: ${frame.frame_id}`);
@@ -137,8 +141,9 @@
         verdicts.set(next.frame_id, next.verdict ? [...others, { reviewer: me, verdict: next.verdict, reason: next.reason }] : others);
         waiting.shift();
         /* `version` stays: the poll brings what others did in between. */
-        if (answer.replacement) addReplacement(answer.replacement);
-        if (answer.similar) showSimilar(next.frame_id, answer.similar);
+        if (answer.replacement) note = addFrames([answer.replacement]) ? "Another frame took its place: it is at the end of the sheet." : "";
+        if (answer.similar?.length && addFrames(answer.similar)) note = `${M.plural(answer.similar.length, "frame")} like this one came to the end of the sheet: keep takes one into the batch.`;
+        if (answer.note) note = answer.note;
         showFrame(next.frame_id);
       } catch (error) {
         if (error.refused) {
@@ -161,7 +166,8 @@
     try {
       const answer = await call("api/undo", {});
       problem = "";
-      if (!answer.frame_id) { M.say("Nothing to undo"); return; }
+      note = answer.frame_id ? "Undone." : "There is nothing of yours to undo.";
+      if (!answer.frame_id) { showState(); return; }
       const others = (verdicts.get(answer.frame_id) || []).filter((one) => one.reviewer !== me);
       verdicts.set(answer.frame_id, answer.verdict ? [...others, { reviewer: me, verdict: answer.verdict, reason: null }] : others);
       showFrame(answer.frame_id);
@@ -178,10 +184,15 @@
 
   /* -- what others do -------------------------------------------------------------------------------------------- */
 
-  function addReplacement(frame) {
-    if (M.placeOf(frame.frame_id) >= 0) return;
-    M.addFrame(frame);
-    M.filter();
+  /* Replacements, and what looks like a frame. Says how many are new. */
+  function addFrames(frames) {
+    const added = frames.filter((frame) => M.placeOf(frame.frame_id) < 0);
+    for (const frame of added) {
+      if (Array.isArray(frame.verdict)) verdicts.set(frame.frame_id, frame.verdict);
+      M.addFrame(frame);
+    }
+    if (added.length) M.filter();
+    return added.length;
   }
 
   async function poll() {
@@ -191,10 +202,10 @@
       version = answer.version;
       unreachable = unreachable && waiting.length > 0;
       for (const [id, found] of Object.entries(answer.verdicts)) verdicts.set(id, found);
-      Object.keys(answer.verdicts).forEach((id) => { const place = M.placeOf(id); if (place >= 0) show(place); });
+      for (const [id, isIn] of Object.entries(answer.in_batch || {})) { const frame = M.frames[M.placeOf(id)]; if (frame) frame.in_batch = isIn; }
+      [...Object.keys(answer.verdicts), ...Object.keys(answer.in_batch || {})].forEach((id) => { const place = M.placeOf(id); if (place >= 0) show(place); });
       if (moved) {
-        const { frames } = await call("api/frames");
-        frames.forEach(addReplacement);
+        addFrames((await call("api/frames")).frames);
         if (M.byId("f-verdict").value) M.filter();
       }
     } catch (error) {
@@ -202,15 +213,6 @@
       else unreachable = true;
     }
     showState();
-  }
-
-  function showSimilar(id, frames) {
-    const place = M.placeOf(id);
-    if (place < 0) return;
-    const { root } = M.cards[place];
-    root.querySelector(".similar")?.remove();
-    root.querySelector(".about").append(M.el("details", { class: "similar", open: true }, M.el("summary", {}, frames.length ? `${M.plural(frames.length, "frame")} like this one` : "No other frame looks like this one"),
-      M.el("div", { class: "strip" }, frames.map((frame) => M.el("figure", {}, M.picture(frame), M.el("figcaption", {}, frame.drive_id, " · hardness ", M.fixed(frame.hardness, 2)))))));
   }
 
   const acting = () => (M.large >= 0 ? M.large : M.current);
@@ -224,9 +226,9 @@
 
   M.startReview = function () {
     const meter = M.el("i"), text = M.el("span", { id: "progress", role: "status" });
-    progress = { meter, text };
+    progress = { meter, text, note: M.el("span", { id: "note", class: "small muted", role: "status" }) };
     M.byId("bar").lastElementChild.append(M.el("span", { class: "progress" }, M.el("span", { class: "meter", "aria-hidden": "true" }, meter), text),
-      M.el("button", { type: "button", title: "Undo your last verdict (u)", onclick: undo }, "Undo"));
+      M.el("button", { type: "button", title: "Undo your last verdict (u)", onclick: undo }, "Undo"), progress.note);
     for (const frame of M.frames) if (Array.isArray(frame.verdict)) verdicts.set(frame.frame_id, frame.verdict);
     M.frames.forEach((_, place) => show(place));
     showState();
