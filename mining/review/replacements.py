@@ -104,7 +104,7 @@ class Finder:
                     None,
                     "no frame takes its place: no other frame may be chosen (`mining explain` says it of one)",
                 )
-            made = self._row(ready, found)
+            [made] = self._rows(ready, found)
             reason = f"in place of {frame_id}, dropped in review; {made['reason']}"
             return {
                 **made, "rank": place["rank"], "reason": reason, "replaces": frame_id, "place": row["place"],
@@ -128,15 +128,15 @@ class Finder:
                 if len(kept) == OFFERED or len(names) < count:
                     break
                 count *= 8
-            boxes = ready.read.boxes(kept)
+            n = len(kept)
+            boxes = ready.read.boxes(kept).tolist()
+            chosen = Chosen(kept.tolist(), ["mined"] * n, [None] * n, [math.nan] * n, boxes)
             rank = max((row["rank"] for row in standing.frames.values() if row["arm"] == "mined"), default=0)
+            reason = f"reviewer asked for more like {frame_id}"
             return [
-                {
-                    **self._row(ready, Chosen([row], ["mined"], [None], [math.nan], [expected])),
-                    "rank": rank + number, "reason": f"reviewer asked for more like {frame_id}", "like_frame_id": frame_id,
-                }
-                for number, (row, expected) in enumerate(zip(kept.tolist(), boxes.tolist(), strict=True), 1)
-            ]  # fmt: skip
+                {**row, "rank": rank + number, "reason": reason, "like_frame_id": frame_id}
+                for number, row in enumerate(self._rows(ready, chosen), 1)
+            ]
 
     def taken_elsewhere(self, frame_id: str) -> str | None:
         """Say why a frame that was found for this batch may not come into it any more; None where it may."""
@@ -206,11 +206,11 @@ class Finder:
         choice.take(int(rows[0]), "random", None, math.nan, boxes)
         return _last(choice.chosen)
 
-    def _row(self, ready: _Ready, chosen: Chosen) -> dict[str, Any]:
-        made = selections_of(
-            ready.con, self._batch_id, self._committee, ready.frames, chosen, self._config
-        ).to_pylist()[0]
-        return {**made, "review_id": None, "replaces": None, "place": None, "like_frame_id": None}
+    def _rows(self, ready: _Ready, chosen: Chosen) -> list[dict[str, Any]]:
+        """Rows of ``additions`` in the order of choice, with what they came for still to be filled in."""
+        table = selections_of(ready.con, self._batch_id, self._committee, ready.frames, chosen, self._config)
+        empty = dict.fromkeys(("review_id", "replaces", "place", "like_frame_id"))
+        return [{**row, **empty} for row in table.to_pylist()]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -183,15 +184,10 @@ def make_app(session: Session, pictures: Pictures, box: SqlBox, access: Callable
             return _error(503, str(error))
         if isinstance(error, MiningError):
             return _error(400, str(error))
-        # Of a fault in the code the terminal tells the rest; a path never shows the token.
-        LOG.error(
-            "%s %s: %s: %s",
-            request.method,
-            one_line(request.path),
-            type(error).__name__,
-            one_line(str(error)),
-            exc_info=error,
-        )
+        # Of a fault in the code the terminal tells where it lies; a path never shows the token.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        LOG.error("%s %s: %s", request.method, one_line(request.path), one_line(what))
         return _error(500, f"this failed within mining ({type(error).__name__}); the terminal says more")
 
     return app
