@@ -90,6 +90,7 @@ def _narrow(con: duckdb.DuckDBPyConnection, frame_ids: Sequence[str]) -> None:
         ("detections", f"frame_id IN ({names})"),
         ("observations", f"frame_id IN ({names})"),
         ("scores", f"drive_id IN ({near})"),
+        ("frames", f"drive_id IN ({near})"),
     ):
         con.execute(f"CREATE TEMP VIEW {table} AS FROM memory.main.{table} WHERE {condition}")
 
