@@ -52,7 +52,7 @@ def serve(
     name = _reviewer(reviewer)
     store = Store(config.store_path)
     batch = batch_to_review(store, config, batch_id)
-    LOG.info("review: collecting batch %s", batch.batch_id)
+    LOG.info("review: collecting batch %s; the link comes when it is ready", batch.batch_id)
     session = Session(store, config, batch, name)
     pictures = Pictures(store, config)
     box = SqlBox([config.store_path, *(site.root for site in other_stores(config))])
@@ -68,7 +68,8 @@ def serve(
     port = server.socket.getsockname()[1]
     access = Access(token, access.hosts, port)
     pictures.start(session.frame_ids)
-    threading.Thread(target=_prepare, args=(session,), name="replacements", daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=_prepare, args=(session, ended), name="replacements", daemon=True).start()
     serving = threading.Thread(target=server.run, name="review", daemon=True)
     serving.start()
     url = f"http://{_in_url(door.host)}:{port}/" + ("" if token is None else f"?token={token}")
@@ -81,19 +82,22 @@ def serve(
             serving.join(0.5)
         raise MiningError("the web server ended by itself; start it again: every verdict is kept")
     finally:
+        ended.set()
         pictures.end()
         server.close()
         server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
         session.end()
 
 
-def _prepare(session: Session) -> None:
+def _prepare(session: Session, ended: threading.Event) -> None:
     """Read the candidates before the first drop; what fails here fails again then, and is told to the reviewer."""
     try:
         session.prepare()
-        LOG.info("review: ready to replace what is dropped")
+        said = "ready to replace what is dropped"
     except Exception as error:
-        LOG.error("review: candidates for replacements cannot be read: %s", error)
+        said = f"candidates for replacements cannot be read: {error}"
+    if not ended.is_set():
+        LOG.info("review: %s", said)
 
 
 def _token(door: Door) -> str | None:

@@ -15,6 +15,7 @@ from mining.config import Config
 from tests.mining import review_store
 from tests.mining.review_store import batch_frames, reviewing, rows
 
+expect.set_options(timeout=30_000)  # the page asks for news every 3 s; other work may share the machine
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
