@@ -22,9 +22,9 @@ PAGE_BYTES, PAGE_FRAMES = 9_800_000, 500
 _LEAST_PX, _MOST_PX = 320, 1280
 _MOST_BYTES = 90_000
 """Of a picture: one of 1280 px looks no better with more."""
-_BYTES_A_PIXEL = 0.075
-"""Of WebP at ``_QUALITY``: measured on footage of roads, most frames take less, and only what takes more is encoded twice."""
-_QUALITY = 70
+_QUALITY, _BYTES_A_PIXEL = 70, 0.1
+"""WebP's, and what takes up more than most footage of roads does at it (0.01 to 0.1, measured): so nearly every picture fits
+at the first try, and encoding is what takes time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,13 +198,17 @@
         (!of || frame.classes.includes(of)) && (!drive || frame.drive_id === drive) && (!arm || frame.arm === arm) &&
         (!signal || (frame.percentiles[signal] ?? -1) >= least) && (!dispute || frame.disagreements > 0) &&
         (!verdict || M.hasVerdict(place, verdict));
-      M.cards[place].root.hidden = !passes;
+      const { root } = M.cards[place];
+      if (root.hidden === passes) root.hidden = !passes;   // what is touched is laid out anew
       if (passes) M.visible.push(place);
     });
     const sort = chosen("sort");
     M.visible.sort(SORTS[sort === "signal" && !signal ? "rank" : sort][1]);
     /* Order without moving elements: a grid lays its items out by this. */
-    M.visible.forEach((place, order) => { M.cards[place].root.style.order = order; });
+    M.visible.forEach((place, order) => {
+      const { style } = M.cards[place].root;
+      if (style.order !== String(order)) style.order = order;
+    });
     M.byId("shown").textContent = `${M.count(M.visible.length)} of ${M.plural(M.frames.length, "frame")}`;
     const none = M.byId("none");
     none.hidden = M.visible.length > 0;

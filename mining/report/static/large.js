@@ -121,8 +121,8 @@
     drawn = M.drawChart(canvas, () => {
       const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       return { type: "scatter", data: { datasets: [
-        { label: "this frame", data: [{ x: at(frame), y: frame.hardness }], backgroundColor: style("--accent"), pointRadius: 7, pointStyle: "rectRot" },
-        { label: M.data.frames_are === "chosen" ? "chosen" : "shown", data: near.filter((one) => one !== frame).map((one) => ({ x: at(one), y: one.hardness, place: M.frames.indexOf(one) })), backgroundColor: style("--mined"), pointRadius: 4 },
+        { label: "this frame", data: [{ x: at(frame), y: frame.hardness }], backgroundColor: style("--accent"), pointRadius: 7, pointStyle: "rectRot", clip: 10 },
+        { label: M.data.frames_are === "chosen" ? "chosen" : "shown", data: near.filter((one) => one !== frame).map((one) => ({ x: at(one), y: one.hardness, place: M.frames.indexOf(one) })), backgroundColor: style("--mined"), pointRadius: 4, clip: 10 },
         { label: "drive", data: drive.at_s.map((x, i) => ({ x, y: drive.hardness[i] })), showLine: true, borderColor: style("--pool"), borderWidth: 1.5, pointRadius: 0, backgroundColor: style("--pool") }] },
         options: M.chartOptions(M.axis("seconds into the drive", { scale: { min: 0, max: Math.max(...drive.at_s, at(frame), 1) }, ticks: { maxTicksLimit: 7 } }), M.axis("hardness", { scale: { min: 0, max: 1 }, ticks: { maxTicksLimit: 3 } }),
           { onClick: (event, hits) => { const hit = hits.find((one) => one.element.$context.raw.place !== undefined); if (hit) M.open(hit.element.$context.raw.place); } }) };

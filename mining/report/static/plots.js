@@ -158,7 +158,7 @@
     });
     grid.append(M.el("figure", { class: "chart wide" }, M.el("figcaption", {}, M.el("h3", {}, "Slices and quotas")),
       M.el("p", { class: "muted small" }, lacking.length ? `${lacking.length} of ${M.plural(rows.length, "slice")} hold${lacking.length === 1 ? "s" : ""} fewer frames than wanted.` : "Every slice holds what its quota asks for.", M.data.night ? " Counted over the whole batch." : ""),
-      M.el("div", { class: "scroll tall" }, M.el("table", {}, M.el("thead", {}, M.el("tr", {}, ["Slice", "Chosen", "Floor", "Ceiling", "Eligible", "Chosen against the floor"].map((head) => M.el("th", {}, head)))),
+      M.el("div", { class: "scroll tall" }, M.el("table", {}, M.el("thead", {}, M.el("tr", {}, ["Slice", "Chosen", "Floor", "Ceiling", "Eligible", "Chosen against the floor"].map((head, i) => M.el("th", { class: i > 0 && i < 5 ? "num" : null }, head)))),
         M.el("tbody", {}, body)))));
   }
 
@@ -197,7 +197,7 @@
     const arms = (random) => points.chosen.filter((point) => (M.frames[point[2]].arm === "random") === random).map(([x, y, frame]) => ({ x, y, frame }));
     return draw(canvas, () => {
       const colour = colours();
-      const sets = [{ label: M.data.frames_are === "chosen" ? "mined" : batchIs, data: arms(false), backgroundColor: colour.mined, borderColor: style("--panel"), borderWidth: 1, pointRadius: 4.5, pointHoverRadius: 7 },
+      const sets = [{ label: M.data.frames_are === "chosen" ? "mined" : batchIs, data: arms(false), backgroundColor: colour.mined, borderColor: style("--panel"), borderWidth: 1, pointRadius: points.chosen.length > 200 ? 3 : 4.5, pointHoverRadius: 7 },
         { label: "random", data: arms(true), backgroundColor: colour.random, borderColor: style("--panel"), borderWidth: 1, pointStyle: "triangle", pointRadius: 6, pointHoverRadius: 8 },
         { label: "pool", data: points.pool.map(([x, y]) => ({ x, y })), backgroundColor: colour.pool, pointRadius: 1.6, pointHoverRadius: 1.6, borderWidth: 0 }];
       const named = (item) => (item.raw.frame === undefined ? "a frame of the pool" : M.frames[item.raw.frame].drive_id + ", hardness " + M.fixed(M.frames[item.raw.frame].hardness, 2));
