@@ -382,6 +382,53 @@ def export(
         click.echo(printable(str(folder)))
 
 
+@cli.command()
+@click.argument("config_path", metavar="CONFIG.toml")
+@_set_option
+@click.option("--batch", "batch_id", help="The batch; the committee's newest where none is named.")
+@click.option("--reviewer", metavar="NAME", help="Whose verdicts these are; the login name where absent.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option(
+    "--token", envvar="MINING_REVIEW_TOKEN", metavar="TOKEN",
+    help="What the page's link must hold, 16 letters and digits or more; made anew where absent. MINING_REVIEW_TOKEN "
+    "gives it without showing it in the list of processes.",
+)  # fmt: skip
+@click.option("--no-token", is_flag=True, help="Let in whoever reaches the port; on loopback only.")
+@click.option(
+    "--open/--no-open", "open_browser", default=False, help="Open the page in a browser.  [default: no-open]"
+)
+def review(
+    config_path: str,
+    overrides: tuple[str, ...],
+    batch_id: str | None,
+    reviewer: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    no_token: bool,
+    open_browser: bool,
+) -> None:
+    """Serve a batch as a page on which people keep and drop frames before it is sent.
+
+    Verdicts are rows of the table `reviews`; what is dropped is replaced by the next best frame, and `mining export` writes
+    the batch as it stands. Listens on this machine only, unless --host says otherwise; whoever has the printed link may
+    look and judge. Ctrl-C ends it. docs/review.md tells the rest.
+
+    Example: mining review night.toml --reviewer ada --open
+    """
+    try:
+        from mining.review.serve import Door, serve
+    except ModuleNotFoundError as error:
+        if error.name not in {"flask", "werkzeug", "waitress"}:
+            raise
+        raise UsageError(f"mining review needs {error.name}: pip install 'mining[review]'") from None
+    door = Door(host, port, token, no_token)
+    serve(_load(config_path, overrides), batch_id, reviewer, door, open_browser=open_browser)
+
+
 @cli.command("import-labels")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_config_option
@@ -955,7 +1002,7 @@ def verify(store_path: Place | None, config_path: str | None, retract: bool, as_
         )
     if for_people and retract:
         _say(
-            f"{len(for_people)} hold what no run can make again (batches, exports, labels): bring them back from a copy"
+            f"{len(for_people)} hold what no run can make again (batches, reviews, exports, labels): bring them back from a copy"
         )
     if damage:
         raise click.exceptions.Exit(1)

@@ -93,13 +93,16 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
         story.history = _history(con, frame_id)
         if batch_id is not None:
             chosen = con.sql(
-                "SELECT * FROM selections WHERE batch_id = $b AND frame_id = $f",
+                "SELECT * FROM batch_frames WHERE batch_id = $b AND frame_id = $f AND (in_batch OR origin <> 'extra')",
                 params={"b": batch_id, "f": frame_id},
             ).to_arrow_table().to_pylist()  # fmt: skip
             story.chosen = bool(chosen)
             if chosen:
                 row = chosen[0]
                 story.verdict = [f"rank {row['rank']} of the {row['arm']} arm: {row['reason']}"]
+                if not row["in_batch"]:
+                    why = "dropped" if row["dropped"] else "the frame whose place it took was taken back"
+                    story.verdict.append(f"no longer in the batch: {why} in review")
             else:
                 story.verdict = _kept_out(con, store, chosen_with, committee, frame, batch_id, marker)
     return story
@@ -151,7 +154,12 @@ def _objects(con: duckdb.DuckDBPyConnection, committee: Committee, frame_id: str
 
 def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
     chosen = con.sql(
-        "SELECT batch_id, arm, rank FROM selections WHERE frame_id = $f ORDER BY batch_id", params={"f": frame_id}
+        "SELECT batch_id, arm, rank FROM batch_frames WHERE frame_id = $f AND (in_batch OR origin <> 'extra') ORDER BY batch_id",
+        params={"f": frame_id},
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    said = con.sql(
+        "SELECT batch_id, reviewer, verdict, reason, reviewed_at FROM verdicts WHERE frame_id = $f ORDER BY review_id",
+        params={"f": frame_id},
     ).to_arrow_table().to_pylist()  # fmt: skip
     sent = con.sql(
         "SELECT DISTINCT batch_id, status, error, image_uri FROM exports WHERE frame_id = $f ORDER BY ALL",
@@ -163,6 +171,11 @@ def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
     ).to_arrow_table().to_pylist()  # fmt: skip
     return [
         *(f"chosen for {row['batch_id']}, rank {row['rank']} of the {row['arm']} arm" for row in chosen),
+        *(
+            f"reviewed for {row['batch_id']}: {row['verdict']} by {row['reviewer']}"
+            + (f" ({row['reason']})" if row["reason"] else "")
+            for row in said
+        ),
         *(
             f"delivered in {row['batch_id']}: {row['image_uri']}"
             if row["status"] == "ok"

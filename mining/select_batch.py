@@ -63,9 +63,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         )
         names = con.sql("SELECT frame_id FROM given_out ORDER BY frame_id").to_arrow_table()["frame_id"]
         taken = read_embeddings(con, committee, names.to_numpy().astype(np.str_), known_only=True)
-        chosen = choose(frames, select, taken, _reader(con, frames, committee, select, wanted))
+        chosen = choose(frames, select, taken, reader_of(con, frames, committee, select, wanted))
         tables = {
-            "selections": _selections(con, batch_id, committee, frames, chosen, config),
+            "selections": selections_of(con, batch_id, committee, frames, chosen, config),
             "slices": _slices(batch_id, chosen),
         }
     report.problems += _problems(select, frames, chosen)
@@ -153,13 +153,14 @@ def examples_of(store: Store, config: Config, committee: Committee) -> FloatArra
     return embeddings_of(store, config, committee, config.select.like)
 
 
-def _reader(
+def reader_of(
     con: duckdb.DuckDBPyConnection,
     frames: Eligible,
     committee: Committee,
     select: SelectConfig,
     recording_ids: Sequence[str],
 ) -> Reader:
+    """What ``choose`` reads of some frames only; the connection must stay open, and hold the table ``given_out``."""
     return Reader(
         embeddings=lambda rows: read_embeddings(con, committee, frames.names(rows)),
         boxes=lambda rows: candidates.estimated_boxes(con, committee, frames.names(rows)),
@@ -222,7 +223,7 @@ def _problems(select: SelectConfig, frames: Eligible, chosen: Chosen) -> list[st
     return found
 
 
-def _selections(
+def selections_of(
     con: duckdb.DuckDBPyConnection,
     batch_id: str,
     committee: Committee,

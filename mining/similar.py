@@ -122,6 +122,26 @@ def find(
             asked *= 8
 
 
+def nearest(
+    con: duckdb.DuckDBPyConnection,
+    committee: Committee,
+    example: FloatArray,
+    frame_ids: pa.StringArray,
+    count: int,
+) -> list[str]:
+    """Name those of some frames that lie nearest to an example's embedding [d], the nearest first, ties by frame_id."""
+    con.register("admitted", pa.table({"frame_id": frame_ids}))
+    try:
+        con.execute(
+            "CREATE OR REPLACE TEMP VIEW looked_at AS FROM observations SEMI JOIN admitted USING (frame_id)"
+        )
+        asked = {"example": example.tolist(), "committee_id": committee.committee_id, "count": count}
+        found = con.sql(sql_file("similar"), params=asked).to_arrow_table()
+    finally:
+        con.unregister("admitted")
+    return [str(name) for name in found["frame_id"].to_pylist()]
+
+
 def _of_frames(store: Store, committee: Committee, frame_ids: list[str]) -> dict[str, FloatArray]:
     if not frame_ids:
         return {}

@@ -28,12 +28,18 @@ _WANTED = pa.schema(
 )  # fmt: skip
 
 
-def chosen_rows(con: duckdb.DuckDBPyConnection, batch_id: str, *, here_only: bool) -> pa.Table:
-    """Read a batch's frames in its order, in the columns of ``cards_of``; ``here_only`` those of the listed nights."""
+def chosen_rows(
+    con: duckdb.DuckDBPyConnection, batch_id: str, *, here_only: bool = False, reviewed_out: bool = False
+) -> pa.Table:
+    """Read a batch's frames in its order, in the columns of ``cards_of``: those that it holds after its review.
+
+    ``here_only`` those of the listed nights; ``reviewed_out`` also those that a review dropped or only found.
+    """
     where = "SEMI JOIN frames USING (frame_id)" if here_only else ""
+    state = "true" if reviewed_out else "in_batch"
     found = con.sql(
         "SELECT frame_id, (row_number() OVER (ORDER BY arm, rank))::INTEGER - 1 AS position, rank, arm, slice, reason, "
-        f"estimated_boxes, distance_to_chosen FROM selections {where} WHERE batch_id = $batch_id ORDER BY position",
+        f"estimated_boxes, distance_to_chosen FROM batch_frames {where} WHERE batch_id = $batch_id AND {state} ORDER BY position",
         params={"batch_id": batch_id},
     )
     return found.to_arrow_table().cast(_WANTED)
@@ -43,7 +49,7 @@ def named_rows(con: duckdb.DuckDBPyConnection, frame_ids: Sequence[str], batch_i
     """Make the same columns of any frames, in the order given; how they were chosen where the batch holds them."""
     known: dict[str, dict[str, Any]] = {}
     if batch_id is not None:
-        known = {row["frame_id"]: row for row in chosen_rows(con, batch_id, here_only=False).to_pylist()}
+        known = {row["frame_id"]: row for row in chosen_rows(con, batch_id, reviewed_out=True).to_pylist()}
     rows = [
         {**known.get(name, {}), "frame_id": name, "position": position}
         for position, name in enumerate(dict.fromkeys(frame_ids))

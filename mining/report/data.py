@@ -15,6 +15,7 @@ from mining.report.charts import charts_of, make_pool
 from mining.report.scope import Scope, scope_of
 from mining.report.summary import summary_of
 from mining.store import Store, sql_file
+from mining.views import quoted
 
 HARDEST = 24
 """Frames that the page of a night without a batch shows."""
@@ -71,8 +72,27 @@ def cards(store: Store, config: Config, batch_id: str, frame_ids: Sequence[str])
         UsageError: no such batch, or another committee chose it.
     """
     scope = scope_of(store, config, batch_id=batch_id)
-    with scope.connect() as con:
+    with scope.connect(footage=False) as con:
+        _narrow(con, frame_ids)
         return cards_of(con, scope, named_rows(con, frame_ids, batch_id))
+
+
+def _narrow(con: duckdb.DuckDBPyConnection, frame_ids: Sequence[str]) -> None:
+    """Have the widest views hold the rows alone that cards of these frames need: files without any are passed over.
+
+    Parquet tells the smallest and largest name in each part of a file, and DuckDB looks there for names that stand in the
+    query, not for those of a join.
+    """
+    names = ", ".join(quoted(name) for name in frame_ids)
+    drives = con.execute(f"SELECT DISTINCT drive_id FROM frames WHERE frame_id IN ({names})").fetchall()
+    near = ", ".join(quoted(drive) for (drive,) in drives) or "NULL"
+    for table, condition in (
+        ("detections", f"frame_id IN ({names})"),
+        ("observations", f"frame_id IN ({names})"),
+        ("scores", f"drive_id IN ({near})"),
+        ("frames", f"drive_id IN ({near})"),
+    ):
+        con.execute(f"CREATE TEMP VIEW {table} AS FROM memory.main.{table} WHERE {condition}")
 
 
 def _shown(con: duckdb.DuckDBPyConnection, scope: Scope) -> pa.Table:

@@ -42,8 +42,8 @@ class Scope:
         return self.night is not None
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the views over these stores and nights, with tables ``members``, ``knows`` and ``footage``.
+    def connect(self, *, footage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the views over these stores and nights, with tables ``members`` and ``knows``, and ``footage`` where wanted.
 
         ``footage`` holds the recordings that the page is on: of a batch those that were scored for it, and those of its
         nights that this committee never scored (they could not be read, or not yet); of a night all of them.
@@ -51,17 +51,21 @@ class Scope:
         with views.connect(self.stores, nights=self.nights) as con:
             con.register("members", _members(self.committee))
             con.register("knows", _knows(self.stores[0], self.committee))
-            con.register(
-                "scored", pa.table({"recording_id": pa.array(self.marker.get("recordings", []), pa.string())})
-            )
-            con.execute(
-                "CREATE TEMP TABLE footage AS SELECT recording_id FROM recordings AS r WHERE $whole_night OR "
-                "EXISTS (FROM scored AS s WHERE s.recording_id = r.recording_id) OR NOT EXISTS "
-                "(FROM scores AS s WHERE s.recording_id = r.recording_id AND s.committee_id = $committee_id)",
-                # A batch of an older mining does not say which recordings it was chosen from.
-                {"whole_night": self.is_night or "recordings" not in self.marker, "committee_id": self.committee.committee_id},
-            )  # fmt: skip
+            if footage:
+                self._make_footage(con)
             yield con
+
+    def _make_footage(self, con: duckdb.DuckDBPyConnection) -> None:
+        con.register(
+            "scored", pa.table({"recording_id": pa.array(self.marker.get("recordings", []), pa.string())})
+        )
+        con.execute(
+            "CREATE TEMP TABLE footage AS SELECT recording_id FROM recordings AS r WHERE $whole_night OR "
+            "EXISTS (FROM scored AS s WHERE s.recording_id = r.recording_id) OR NOT EXISTS "
+            "(FROM scores AS s WHERE s.recording_id = r.recording_id AND s.committee_id = $committee_id)",
+            # A batch of an older mining does not say which recordings it was chosen from.
+            {"whole_night": self.is_night or "recordings" not in self.marker, "committee_id": self.committee.committee_id},
+        )  # fmt: skip
 
 
 def scope_of(
@@ -101,7 +105,8 @@ def _scope_of_night(store: Store, config: Config, committee: Committee, night: d
         raise UsageError(f"{store.root}: holds nothing of the night {night}; the latest: {near}")
     with store.connect(nights=(night, night)) as con:
         holding = con.execute(
-            "SELECT DISTINCT batch_id FROM selections SEMI JOIN frames USING (frame_id) WHERE committee_id = $committee_id",
+            "SELECT DISTINCT batch_id FROM batch_frames SEMI JOIN frames USING (frame_id) "
+            "WHERE committee_id = $committee_id AND in_batch",
             {"committee_id": committee.committee_id},
         ).fetchall()
     names = {name for (name,) in holding}

@@ -54,7 +54,9 @@ def _batch(con: duckdb.DuckDBPyConnection, scope: Scope, frames: Sequence[dict[s
     marker = scope.marker
     select = marker.get("select", {})
     asked = {"b": scope.batch_id}
-    whole = con.execute("SELECT count(*) FROM selections WHERE batch_id = $b", asked).fetchall()[0][0]
+    whole = con.execute(
+        "SELECT count(*) FROM batch_frames WHERE batch_id = $b AND in_batch", asked
+    ).fetchall()[0][0]
     con.register(
         "shown", pa.table({"frame_id": pa.array([frame["frame_id"] for frame in frames], pa.string())})
     )
