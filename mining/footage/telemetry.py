@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mining.footage.sidecar import refuse_twin
 from mining.footage.source import FootageError
+from mining.text import one_line
 
 Floats = NDArray[np.float64]
 
@@ -100,7 +101,7 @@ def _read_table(path: str) -> pa.Table:
         options = pa_csv.ParseOptions(invalid_row_handler=lambda row: "skip")
         return pa_csv.read_csv(path, parse_options=options)
     except OSError as error:
-        raise FootageError(f"cannot be read: {error.strerror or _brief(error)}") from None
+        raise FootageError(f"cannot be read: {_brief(error.strerror or error)}") from None
     except (pa.ArrowException, ValueError) as error:
         raise FootageError(f"cannot be parsed: {_brief(error)}") from None
 
@@ -233,5 +234,6 @@ def _interpolated(name: str, own: Floats, values: Floats, wanted: Floats, max_ga
     return out
 
 
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _brief(error: object) -> str:
+    """What went wrong in one line; it may quote the file's own bytes."""
+    return one_line(" ".join(str(error).split()))[:200]

@@ -19,6 +19,7 @@ from detectors.types import DetectorError, DetectorSpec
 from mining import config
 from mining.committee import committee_of
 from mining.config import Config
+from mining.text import one_line
 from mining.types import UsageError
 
 GOOD: dict[str, Any] = {"footage": {"paths": ["drives"]}, "detector": [{"weights": "a.pt"}]}
@@ -102,7 +103,9 @@ def loaded_or_one_line(folder: Path, content: str | bytes, overrides: tuple[str,
         assert len(found.resolved_detectors) == len(found.detector_names)
         committee_of(found)
     except (UsageError, DetectorError) as error:
-        _one_clear_line(str(error))
+        _one_clear_line(
+            one_line(str(error))
+        )  # with the config's own paths in it; shown as the command line shows it
     return found
 
 

@@ -155,13 +155,33 @@ def decoder() -> Iterator[Decoder]:
         yield decoder
 
 
+def _parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"time_s": np.arange(50.0), "speed": np.arange(50), "note": ["x"] * 50}), sink)
+    return sink.getvalue()
+
+
+PARQUET = _parquet()
+
+
+def test_bytes_of_a_damaged_file_do_not_reach_the_tables_in_its_error(tmp_path: Path) -> None:
+    said = []
+    for at in range(4, 60):
+        path = _file(tmp_path / "a.parquet", PARQUET[:at] + b"\xdd" + PARQUET[at + 1 :])
+        try:
+            load_telemetry(str(path), START)
+        except FootageError as error:
+            said.append(str(error))
+    assert any("\\x" in text for text in said)  # Arrow quotes what it did not know
+    for text in said:
+        _one_clear_line(text)
+
+
 @given(data=st.data())
 def test_a_damaged_parquet_file_is_read_or_refused_or_crashes_alone(
     data: st.DataObject, decoder: Decoder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"time_s": np.arange(50.0), "speed": np.arange(50), "note": ["x"] * 50}), sink)
-    content = bytearray(sink.getvalue())
+    content = bytearray(PARQUET)
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = _file(
