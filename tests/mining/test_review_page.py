@@ -78,6 +78,7 @@ def test_verdicts_by_keys_are_kept_and_a_reload_shows_them(
     page, wrong = opened(context, link)
     cards = page.locator(".card")
     expect(cards).to_have_count(20)
+    assert page.url == link.partition("?")[0]  # the token does not stay in the address bar
     shown = page.evaluate("M.frames.map((frame) => frame.frame_id)")
     page.keyboard.press("j")
     page.keyboard.press("y")  # keep, and on to the next

@@ -338,6 +338,7 @@ def test_a_later_batch_takes_nothing_that_a_review_brought_or_dropped(conf: Conf
     given = review.judge(dropped, "drop", None)["replacement"]["frame_id"]
     offered = [card["frame_id"] for card in review.judge(arm(conf, "mined")[1], "more", None)["similar"]]
     review.judge(offered[0], "keep", None)
+    another = arm(conf, "mined")[2]
     bigger = conf.model_copy(
         update={"select": conf.select.model_copy(update={"budget": 100, "min_gap_s": 0.0})}
     )
@@ -351,7 +352,7 @@ def test_a_later_batch_takes_nothing_that_a_review_brought_or_dropped(conf: Conf
     with pytest.raises(UsageError, match=f"batch {second} holds it"):
         review.judge(gone[0], "keep", None)
     # And what the other batch holds is no replacement here.
-    more = review.judge(arm(conf, "mined")[2], "drop", None)["replacement"]
+    more = review.judge(another, "drop", None)["replacement"]
     assert more is None or more["frame_id"] not in chosen
 
 

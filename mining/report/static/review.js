@@ -225,6 +225,8 @@
   ];
 
   M.startReview = function () {
+    /* The cookie holds the token now: it need not stand in the address bar and the history. */
+    if (location.search) history.replaceState(null, "", location.pathname);
     const meter = M.el("i"), text = M.el("span", { id: "progress", role: "status" });
     progress = { meter, text, note: M.el("span", { id: "note", class: "small muted", role: "status" }) };
     M.byId("bar").lastElementChild.append(M.el("span", { class: "progress" }, M.el("span", { class: "meter", "aria-hidden": "true" }, meter), text),
