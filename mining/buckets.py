@@ -7,15 +7,14 @@ environment, or from the machine's role. Requests that fail for a moment are tri
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import os
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,6 +41,10 @@ _AFTER_STOP_S = 5.0
 _LOOK_EVERY_S = 0.1
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]{0,40})")
+_KIND = re.compile(r"kind: (Connect|Timeout)")
+_WRONG_REGION = "incorrectly configured region"
+_OF_ROLE = "//169.254."
+"""Where a machine of Amazon's asks what it may do, when no key is set."""
 _WRONG = {"NoSuchBucket": "no such bucket", "InvalidBucketName": "not a bucket's name"}
 _T = TypeVar("_T")
 
@@ -83,7 +86,7 @@ def check_uri(uri: str, setting: str) -> None:
 def described(uri: str) -> Object:
     """Look at an object. FileNotFoundError where there is none."""
     client, key = _opened(uri)
-    return _object(uri, _asked(uri, lambda: _library().head_async(client, key)))
+    return _object(uri, _asked(uri, lambda: _library().head(client, key)))
 
 
 def listed(prefix: str) -> Iterator[Object]:
@@ -91,10 +94,10 @@ def listed(prefix: str) -> Iterator[Object]:
     client, key = _opened(prefix)
     base = prefix.rstrip("/").removesuffix(key) if key else prefix.rstrip("/") + "/"
 
-    async def found() -> list[Object]:
+    def found() -> list[Object]:
         return [
             _object(base + meta["path"], meta)
-            async for page in _library().list(client, prefix=key or None, chunk_size=1000)
+            for page in _library().list(client, prefix=key or None, chunk_size=1000)
             for meta in page
         ]
 
@@ -104,7 +107,7 @@ def listed(prefix: str) -> Iterator[Object]:
 def names(folder: str) -> tuple[list[str], list[str]]:
     """List what lies directly in a folder: names of folders, and names of objects. Nothing where there is no such folder."""
     client, key = _opened(folder)
-    result = _asked(folder, lambda: _library().list_with_delimiter_async(client, prefix=key or None))
+    result = _asked(folder, lambda: _library().list_with_delimiter(client, prefix=key or None))
     return (
         sorted(prefix.rpartition("/")[2] for prefix in result["common_prefixes"]),
         sorted(meta["path"].rpartition("/")[2] for meta in result["objects"]),
@@ -115,12 +118,11 @@ def read(uri: str) -> tuple[bytes, str]:
     """Read a small object whole: its bytes and its e_tag. FileNotFoundError where there is none."""
     client, key = _opened(uri)
 
-    async def got() -> tuple[Any, str]:
-        answer = await _library().get_async(client, key)
-        return await answer.bytes_async(), str(answer.meta["e_tag"])
+    def got() -> tuple[bytes, str]:
+        answer = _library().get(client, key)
+        return bytes(answer.bytes()), str(answer.meta["e_tag"])
 
-    content, e_tag = _asked(uri, got)
-    return bytes(content), e_tag
+    return _asked(uri, got)
 
 
 def read_small(
@@ -129,24 +131,23 @@ def read_small(
     """Look at an object and read it by the same request; None for the content of a larger one."""
     client, key = _opened(uri)
 
-    async def got() -> tuple[Object, Any]:
-        answer = await _library().get_async(client, key)
+    def got() -> tuple[Object, bytes | None]:
+        answer = _library().get(client, key)
         found = _object(uri, answer.meta)
-        return found, await answer.bytes_async() if found.size_bytes <= up_to_bytes else None
+        return found, bytes(answer.bytes()) if found.size_bytes <= up_to_bytes else None
 
-    found, content = _asked(uri, got, given_up)
-    return found, None if content is None else bytes(content)
+    return _asked(uri, got, given_up)
 
 
 def read_range(uri: str, start: int, end: int, e_tag: str, given_up: threading.Event | None = None) -> bytes:
     """Read bytes ``start`` up to ``end`` of an object; ``Changed`` where it is no longer the one with this e_tag."""
     client, key = _opened(uri)
 
-    async def got() -> Any:
+    def got() -> bytes:
         options: Any = {"if_match": e_tag, "range": (start, end)}
-        return await (await _library().get_async(client, key, options=options)).bytes_async()
+        return bytes(_library().get(client, key, options=options).bytes())
 
-    return bytes(_asked(uri, got, given_up))
+    return _asked(uri, got, given_up)
 
 
 def fetch(uri: str, to: Path, e_tag: str) -> None:
@@ -158,12 +159,12 @@ def fetch(uri: str, to: Path, e_tag: str) -> None:
     """
     client, key = _opened(uri)
 
-    async def fetched() -> None:
+    def fetched() -> None:
         # One that breaks off in the middle begins again: the service's own retries end where the answer begins.
-        answer = await _library().get_async(client, key, options={"if_match": e_tag})
+        answer = _library().get(client, key, options={"if_match": e_tag})
         with to.open("wb") as file:
-            async for piece in answer.stream(min_chunk_size=8 << 20):
-                await asyncio.to_thread(file.write, piece)
+            for piece in answer.stream(min_chunk_size=8 << 20):
+                file.write(piece)
 
     _asked(uri, fetched)
 
@@ -171,7 +172,7 @@ def fetch(uri: str, to: Path, e_tag: str) -> None:
 def put(uri: str, content: bytes | Path) -> None:
     """Write an object, over one that may be there. It is there wholly or not at all."""
     client, key = _opened(uri)
-    _asked(uri, lambda: _library().put_async(client, key, content, max_concurrency=4))
+    _asked(uri, lambda: _library().put(client, key, content, max_concurrency=4))
 
 
 def create(uri: str, content: bytes) -> bool:
@@ -191,17 +192,17 @@ def delete(uri: str) -> None:
     """Delete an object; nothing happens where there is none."""
     client, key = _opened(uri)
     with suppress(FileNotFoundError):
-        _asked(uri, lambda: _library().delete_async(client, key))
+        _asked(uri, lambda: _library().delete(client, key))
 
 
 def delete_if(uri: str, is_mine: Callable[[bytes], bool]) -> None:
     """Delete an object whose content is one's own. Nobody else may write to it while it is."""
     client, key = _opened(uri, retries=0)  # a second try may find another's object there
 
-    async def tried() -> None:
-        answer = await _library().get_async(client, key)
-        if is_mine(bytes(await answer.bytes_async())):
-            await _library().delete_async(client, key)
+    def tried() -> None:
+        answer = _library().get(client, key)
+        if is_mine(bytes(answer.bytes())):
+            _library().delete(client, key)
 
     with suppress(FileNotFoundError):
         _asked(uri, tried)
@@ -220,13 +221,13 @@ def _put_if(uri: str, content: bytes, mode: Any) -> bool:
 
     client, key = _opened(uri)
 
-    async def tried() -> bool:
+    def tried() -> bool:
         try:
-            await _library().put_async(client, key, content, mode=mode, use_multipart=False)
+            _library().put(client, key, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             with suppress(FileNotFoundError):
-                answer = await _library().get_async(client, key)
-                return bytes(await answer.bytes_async()) == content
+                answer = _library().get(client, key)
+                return bytes(answer.bytes()) == content
             return False
         return True
 
@@ -283,7 +284,7 @@ def _library() -> Any:
     return obstore
 
 
-def _asked(uri: str, request: Callable[[], Awaitable[_T]], given_up: threading.Event | None = None) -> _T:
+def _asked(uri: str, request: Callable[[], _T], given_up: threading.Event | None = None) -> _T:
     """Make a request; what it may raise besides FileNotFoundError and what is told here is a programmer's mistake.
 
     It ends soon where the job is told to stop, or ``given_up`` is set.
@@ -318,36 +319,40 @@ def _asked(uri: str, request: Callable[[], Awaitable[_T]], given_up: threading.E
                 raise  # of a local file
             if (code := _code(error)) in _WRONG:
                 raise UsageError(f"{uri}: {_WRONG[code]}") from None
+            if _is_final(error):
+                raise UsageError(
+                    f"{uri}: refused ({_said(error)}); see AWS_ENDPOINT_URL, AWS_REGION and AWS_ACCESS_KEY_ID"
+                ) from None
             if time.monotonic() + pause_s > until:
                 raise TemporaryError(f"{uri}: {_said(error)}; try again later") from None
         # The library tries again by itself, but not a body that breaks off, nor a write that may have been done.
-        _waited_for(functools.partial(asyncio.sleep, pause_s), uri, given_up)
+        resume = time.monotonic() + pause_s
+        while (left_s := resume - time.monotonic()) > 0:
+            _check_on(uri, given_up)
+            given_up.wait(min(left_s, _LOOK_EVERY_S))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _waited_for(request: Callable[[], Awaitable[_T]], uri: str, given_up: threading.Event) -> _T:
-    """Wait for an answer here, not in obstore's own code: that hears of no signal, however long it takes."""
+def _waited_for(request: Callable[[], _T], uri: str, given_up: threading.Event) -> _T:
+    """Make a request in a thread and wait for it here: obstore's own code hears of no signal, however long it takes."""
+    answer: Future[_T] = Future()
 
-    async def made() -> _T:
-        return await request()
+    def make() -> None:
+        try:
+            answer.set_result(request())
+        except BaseException as error:
+            answer.set_exception(error)
 
-    future = asyncio.run_coroutine_threadsafe(made(), _loop(os.getpid()))
-    try:
-        while not future.done():
-            if given_up.is_set() or (stop.told_s() or 0.0) > _AFTER_STOP_S:
-                raise TemporaryError(f"{uri}: the storage was no longer waited for")
-            wait([future], timeout=_LOOK_EVERY_S)
-        return future.result()
-    finally:
-        future.cancel()
+    threading.Thread(target=make, name="storage", daemon=True).start()
+    while not answer.done():
+        _check_on(uri, given_up)
+        wait([answer], timeout=_LOOK_EVERY_S)
+    return answer.result()
 
 
-@functools.lru_cache(maxsize=1)
-def _loop(_pid: int) -> asyncio.AbstractEventLoop:
-    """Where requests run: a thread a process."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="buckets", daemon=True).start()
-    return loop
+def _check_on(uri: str, given_up: threading.Event) -> None:
+    if given_up.is_set() or (stop.told_s() or 0.0) > _AFTER_STOP_S:
+        raise TemporaryError(f"{uri}: the storage was no longer waited for")
 
 
 def _code(error: BaseException) -> str:
@@ -355,20 +360,27 @@ def _code(error: BaseException) -> str:
     return match[1] if match else ""
 
 
+def _is_final(error: BaseException) -> bool:
+    """Whether the next try would be refused as well: another region's bucket, an old key, a service that cannot do this."""
+    status = _STATUS.search(str(error))
+    if _OF_ROLE in str(error) or status is None:
+        return _WRONG_REGION in str(error)
+    return status[1][:3] in {"301", "400", "401", "403", "501"} and _code(error) != "RequestTimeout"
+
+
 def _said(error: BaseException) -> str:
     """What the service said, in a few words: its own text may hold addresses and keys."""
-    status = _STATUS.search(str(error))
+    text = str(error)
+    if _OF_ROLE in text:
+        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+    status = _STATUS.search(text)
     code = _code(error)
     if status or code:
         return " ".join(part for part in (status[1].strip() if status else "", code) if part)
-    text = str(error)
-    if "//169.254." in text:  # where a machine of Amazon's is asked for its role
-        return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
-    for sign in ("connect", "timed out", "timeout", "dns"):
-        if sign in text.lower():
-            return (
-                "the storage cannot be reached"
-                if sign in {"connect", "dns"}
-                else "the storage did not answer in time"
-            )
+    if _WRONG_REGION in text:
+        return "another region"
+    if kind := _KIND.search(text):
+        return (
+            "the storage cannot be reached" if kind[1] == "Connect" else "the storage did not answer in time"
+        )
     return f"the request failed ({type(error).__name__})"

@@ -105,6 +105,8 @@ def place(text: str | os.PathLike[str]) -> Place:
     place = written.rstrip("/")
     if {"", ".", ".."} & set(place.removeprefix(buckets.SCHEME).split("/")):
         raise UsageError(f"store {written}: a prefix has no empty part, no `.` and no `..`")
+    if not written.isprintable():
+        raise UsageError(f"store {written!r}: not the name of a place in a bucket")
     return BucketPath(place)
 
 
