@@ -23,7 +23,8 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 FAULTS = ("500", "503", "reset", "lost", "cut")
 """``500``, ``503``: says so and does nothing. ``reset``: the connection ends before anything is done. ``lost``: the request is
-done, and the connection ends before the answer. ``cut``: the answer breaks off half-way."""
+done, and the connection ends before the answer. ``cut``: the answer breaks off half-way. Not by itself: ``hang``: nothing
+comes until ``released`` is set."""
 _ANSWER = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>Try again.</Message></Error>'
 )
@@ -45,6 +46,7 @@ class FlakyS3:
         """By fault."""
         self.bytes_out: Counter[str] = Counter()
         """Of bodies that were sent in answer to GET, by path."""
+        self.released = threading.Event()
         self.url = ""
         self._application = application
         self._random = random.Random(seed)
@@ -84,7 +86,9 @@ class FlakyS3:
                 self.failed[fault] += 1
         if fault in _STATUS:
             return _says(fault, environ, start_response)
-        if fault == "reset":
+        if fault == "hang":
+            self.released.wait()
+        if fault in {"reset", "hang"}:
             return _hang_up(environ)
         # One request at a time: a conditional write must be one step, and moto's is not.
         with self._lock:
@@ -142,6 +146,7 @@ def flaky_s3(rate: float = 0.0, seed: int = 0, faults: Iterable[str] = FAULTS) -
         yield service
         service._ask("POST", "/moto-api/reset")
     finally:
+        service.released.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.server
 import io
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +24,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from mining import buckets, compact, housekeeping, lease, views
+from mining import ask, buckets, compact, doctor, housekeeping, lease, views
 from mining.bucket_leases import BucketBoard
 from mining.cli import cli
 from mining.lease import LASTS_S, Leases
 from mining.places import BucketPath, opened, place, sha256_of
 from mining.schemas import SLICES, TABLES
 from mining.store import Store
-from mining.types import TemporaryError, UsageError
+from mining.types import QueryError, TemporaryError, UsageError
 from tests.mining.flaky_s3 import FlakyS3, flaky_s3
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, commit, table
 
@@ -38,6 +42,11 @@ DRIVES = (
     Drive("r4", [0.6, 0.7]),
 )
 RATE = 0.05
+MINING = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mining.cli import main; main()",
+]
 
 
 @pytest.fixture
@@ -267,6 +276,142 @@ def test_nothing_of_credentials_is_told(s3: FlakyS3, monkeypatch: pytest.MonkeyP
     assert isinstance(answer.exception, TemporaryError)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "command", [["status"], ["verify"], ["sql", "SELECT count(*) FROM mined", "--store"]]
+)
+def test_a_job_that_waits_for_a_silent_service_can_be_stopped(
+    s3: FlakyS3, command: list[str], number: int, code: int
+) -> None:
+    filled(ROOT, DRIVES[:1])
+    s3.rate, s3.faults, before = 1.0, ("hang",), s3.requests.total()
+    # Once in the first request, once in DuckDB's hands.
+    s3.only = lambda _, path: command[0] == "status" or path.endswith(".parquet")
+    job = subprocess.Popen([*MINING, *command, str(ROOT)], stderr=subprocess.PIPE, text=True)
+    while not s3.failed["hang"]:
+        assert job.poll() is None
+        time.sleep(0.1)
+    job.send_signal(number)
+    _, said = job.communicate(timeout=25)  # it would wait for a minute
+    assert (job.returncode, "Traceback" in said) == (code, False), said
+    assert s3.requests.total() > before
+
+
+def test_a_query_that_waits_for_a_silent_service_ends_when_its_time_is_over(
+    s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "RETRY_FOR_S", 1e9)
+    monkeypatch.setattr(buckets, "_SILENT_FOR_S", 1e5)
+    filled(ROOT)
+    # The view opens the first file, the query all of them.
+    s3.rate, s3.faults, s3.only = (
+        1.0,
+        ("hang",),
+        lambda _, path: path.endswith("/scores/night=2026-03-14/r4.parquet"),
+    )
+    with pytest.raises(QueryError, match="stopped after 1 s"):
+        ask.query([ROOT], "SELECT sum(hardness) FROM scores", timeout_s=1)
+    assert s3.failed["hang"]
+
+
+def test_a_query_whose_service_goes_says_that_in_one_line(
+    s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "RETRY_FOR_S", 1.0)
+    monkeypatch.setattr(buckets, "RETRIES", 1)
+    store = filled(ROOT)
+    with store.connect() as con:
+        s3.rate, s3.faults = 1.0, ("503",)
+        with pytest.raises(duckdb.Error) as raised:
+            con.execute("SELECT sum(hardness) FROM scores").fetchall()
+        told = views.unreadable(raised.value)
+        assert isinstance(told, TemporaryError)
+        assert str(told).startswith(f"{ROOT}/tables/scores/")
+        assert "503" in str(told)
+        assert "Traceback" not in str(told)
+        s3.rate = 0.0
+        store.table_file("scores", NIGHT, "r2").unlink()
+        with pytest.raises(duckdb.Error) as raised:
+            con.execute("SELECT sum(hardness) FROM scores").fetchall()
+        assert "r2.parquet: committed, but missing" in str(views.unreadable(raised.value))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://[x/y", "s3://fleet//x", "s3://fleet/a/../b", "s3://fleet/./x", "s3://fleet/a\nb", "s3://fleet/\x1b[31m"],
+)  # fmt: skip
+def test_a_place_that_no_object_can_have_is_refused(uri: str) -> None:
+    with pytest.raises(UsageError):
+        place(uri)
+
+
+@pytest.mark.parametrize("prefix", ["100% #1+2&=é ~$'()", "[a]*?{b}", "x" * 200, ".hidden/-dash", 'a"b\\c'])
+def test_a_store_may_bear_odd_names(s3: FlakyS3, prefix: str) -> None:
+    root = BucketPath(f"s3://fleet/{prefix}".replace("=", ""))
+    store = filled(root, DRIVES[:1])
+    assert [row["hardness"] for row in rows_of(store)["scores"]] == pytest.approx([0.1, 0.9, 0.3])
+    assert housekeeping.verify(store)[1] == []
+
+
+def test_what_no_further_try_mends_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "RETRY_FOR_S", 1e9)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        status, body = 301, b""
+
+        def do_GET(self) -> None:
+            self.send_response(self.status)
+            self.send_header("Content-Length", str(len(self.body)))
+            self.end_headers()
+            self.wfile.write(self.body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        buckets._client.cache_clear()
+        with pytest.raises(UsageError, match=r"another region.*AWS_REGION"):
+            buckets.read("s3://fleet/x")
+        Service.status, Service.body = 400, b"<Error><Code>ExpiredToken</Code></Error>"
+        with pytest.raises(UsageError, match="ExpiredToken"):
+            buckets.read("s3://fleet/x")
+        server.shutdown()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "storage:hunter2@nonsense")
+    buckets._client.cache_clear()
+    with pytest.raises(UsageError, match="AWS_ENDPOINT_URL: give a URL") as told:
+        buckets.read("s3://fleet/x")
+    assert "hunter2" not in str(told.value)
+    buckets._client.cache_clear()
+    of_role = (
+        "Error performing PUT http://169.254.169.254/latest/api/token - non-2xx status code: 403 Forbidden"
+    )
+    assert buckets._said(Exception(of_role)).startswith("no credentials: set AWS_ACCESS_KEY_ID")
+
+
+def test_two_jobs_may_make_the_store_at_once(s3: FlakyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(ROOT, create=True)
+    monkeypatch.setattr(BucketPath, "exists", lambda _: False)  # as the other job saw it before
+    Store(ROOT, create=True)
+
+
+def test_doctor_finds_a_service_that_does_not_heed_conditions(
+    s3: FlakyS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Config:
+        store_path = ROOT
+
+    config: Any = Config()
+    assert doctor._store(config) == f"{ROOT} is writable"
+    monkeypatch.setattr(buckets, "_put_if", lambda uri, content, _: (buckets.put(uri, content), True)[1])
+    with pytest.raises(RuntimeError, match="does not heed conditional writes"):
+        doctor._store(config)
+    assert objects("leases") == []
+
+
 # -- conditional writes ------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +553,37 @@ def test_a_lease_is_kept_as_long_as_the_job_lives_and_not_after_it(
         time.sleep(0.3)
     with pytest.raises(OSError, match="taken it over"):
         mine._board.keep("a", mine._me)
+
+
+def test_a_lease_given_back_twice_is_not_taken_from_who_has_it_now(s3: FlakyS3) -> None:
+    """The answer to the first deletion is lost, and another job takes the lease before the second try."""
+    one, other = leases(), leases()
+    assert one.take("scenes")
+    s3.rate, s3.faults, s3.only = 1.0, ("lost",), lambda method, _: method == "POST" and not s3.failed
+    grasping = threading.Thread(target=lambda: [None for _ in iter(lambda: other.take("scenes"), True)])
+    grasping.start()
+    one.drop("scenes")
+    grasping.join()
+    assert s3.failed["lost"] == 1
+    assert json.loads(buckets.read(f"{ROOT}/leases/scenes.json")[0])["job"] == other._me["job"]
+
+
+def test_a_job_that_slept_commits_only_where_nobody_had_the_store_meanwhile(
+    s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(ROOT, DRIVES[:1])
+    awake = time.time
+    with store.writing():
+        monkeypatch.setattr(time, "time", lambda: awake() + 3600)
+        commit(store, DRIVES[1])
+        monkeypatch.setattr(time, "time", lambda: awake() + 7200)
+        (held,) = [uri for uri in objects("leases") if uri.startswith("leases/job-")]
+        buckets.delete(f"{ROOT}/{held}")  # as a job does that has it alone
+        with pytest.raises(TemporaryError, match="this job slept"):
+            commit(store, DRIVES[2])
+        with pytest.raises(TemporaryError, match="this job slept"):
+            store.retract("score", NIGHT, "r1")
+    assert store.keys("score", NIGHT) == ["r1", "r2"]
 
 
 def test_writers_share_a_store_and_who_tidies_it_has_it_alone(s3: FlakyS3) -> None:

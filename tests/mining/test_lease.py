@@ -14,6 +14,7 @@ import pytest
 
 from mining import lease
 from mining.lease import LASTS_S, FolderBoard, Leases
+from mining.types import UsageError
 
 
 def age(path: Path, seconds: float) -> None:
@@ -126,3 +127,28 @@ def test_turns_are_taken_one_after_another(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+def test_a_process_is_looked_for_only_where_its_number_counts(tmp_path: Path) -> None:
+    """Containers of one host may bear its name, and number their processes anew."""
+    mine = Leases(FolderBoard(tmp_path))
+    ended = {**mine._me, "pid": 2**22 + 1}
+    assert lease.has_lapsed(ended, 1.0)
+    assert not lease.has_lapsed({**ended, "machine": "another"}, 1.0)
+    assert lease.has_lapsed({**ended, "machine": "another"}, LASTS_S + 1)
+
+
+def test_leases_are_kept_on_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LASTS_S", 0.3)
+    tried = threading.Semaphore(0)
+
+    class Refusing(FolderBoard):
+        def keep(self, name: str, me: lease.Holder) -> None:
+            tried.release()
+            raise UsageError("refused: the key has run out")
+
+    mine = Leases(Refusing(tmp_path))
+    assert mine.take("a")
+    for _ in range(3):
+        assert tried.acquire(timeout=30)
+    mine.drop("a")

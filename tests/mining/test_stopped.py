@@ -224,7 +224,7 @@ from mining import cli, config, pipeline, stop
 def asks(*_, **__):
     threading.Timer(0.5, lambda: os.kill(os.getpid(), {int(number)})).start()
     con = duckdb.connect()
-    stop.interruptible(con)
+    stop.interruptible(con, lambda: None)
     con.execute("SELECT count(*) FROM range(100000000000) t(i) WHERE hash(i) % 7 = 3").fetchall()
 pipeline.run_night, config.load = asks, lambda *_: None
 sys.argv = ["mining", "run", "x.toml"]
