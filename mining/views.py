@@ -155,8 +155,8 @@ def unreadable(error: Exception) -> MiningError | None:
     if match is None:
         return None
     return MiningError(
-        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or `mining verify STORE --retract` takes "
-        "it back and `mining run CONFIG.toml` makes it again"
+        f"{match[2]}: committed, but missing or damaged; bring it back from a copy; what comes from the footage alone, `mining "
+        "verify STORE --retract` takes back and `mining run CONFIG.toml` makes again"
     )
 
 

@@ -80,7 +80,8 @@ class Session:
 
     def holds(self, frame_id: str) -> bool:
         """Whether it is one of these."""
-        return frame_id in self._journal.standing().frames
+        # No frame ever leaves a review; so a page of pictures does not list the store once for each of them.
+        return frame_id in self._cards or frame_id in self._journal.standing().frames
 
     def page(self) -> dict[str, Any]:
         """All that the page shows, as ``mining.report.page.render`` takes it."""

@@ -34,6 +34,7 @@ class Server:
         self.refuses: str | None = None
         self.sql: dict[str, Any] | str = "no answer"
         self.headers: list[str | None] = []
+        self.sheets_sent = 0
 
     def give(self, frame: str, reviewer: str, verdict: str | None, reason: str | None = None) -> None:
         others = [one for one in self.verdicts.get(frame, []) if one["reviewer"] != reviewer]
@@ -43,9 +44,10 @@ class Server:
 
     def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         if path == "/api/frames":
+            self.sheets_sent += 1
             return 200, {"frames": self.page_data["frames"] + self.added, "version": self.version}
         if path == "/api/verdicts" and body is None:
-            return 200, {"version": self.version, "verdicts": self.verdicts}
+            return 200, {"version": self.version, "verdicts": self.verdicts, "added": bool(self.added)}
         if self.refuses:
             return 400, {"error": self.refuses}
         assert body is not None
@@ -212,6 +214,34 @@ def test_what_the_server_did_not_get_is_said_and_sent_again(server: tuple[Server
     known.down = False
     expect(tab.locator("#banner")).to_be_hidden(timeout=15_000)
     assert known.said == [(frame, "keep", None) for frame in ids(known)[:2]]
+
+
+def test_undo_while_a_verdict_is_being_saved_is_refused_for_all_to_see(
+    server: tuple[Server, str], tab: Page
+) -> None:
+    known, _ = server
+    known.down = True
+    tab.keyboard.press("j")
+    tab.keyboard.press("y")
+    tab.keyboard.press("u")
+    expect(tab.locator("#note")).to_contain_text("Not undone")
+    known.down = False
+    expect(tab.locator("#progress")).to_have_text("1 of 9 reviewed by you", timeout=15_000)
+    tab.keyboard.press("u")
+    expect(tab.locator("#note")).to_have_text("Undone.")
+    assert known.said == []
+
+
+def test_cards_are_sent_again_only_where_one_has_come(server: tuple[Server, str], tab: Page) -> None:
+    known, _ = server
+    first, second = ids(known)[:2]
+    known.give(first, "bob", "drop", "dull")
+    expect(tab.locator(f'.card[data-frame="{first}"]')).to_contain_text("bob: drop", timeout=15_000)
+    assert known.sheets_sent == 0  # 500 cards are 3 MB
+    known.added.append({**known.spare, "replaces": first})
+    known.give(second, "bob", "keep")
+    expect(tab.locator(".card")).to_have_count(10, timeout=15_000)
+    assert known.sheets_sent == 1
 
 
 def test_what_the_server_refuses_is_said_and_not_shown_as_given(

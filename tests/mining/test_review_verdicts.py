@@ -20,7 +20,7 @@ from mining.config import Config
 from mining.explain import explain
 from mining.review.session import NoSuchFrame
 from mining.store import Store
-from mining.types import UsageError
+from mining.types import MiningError, UsageError
 from tests.mining import review_store
 from tests.mining.review_store import batch_frames, rows, session
 
@@ -430,3 +430,14 @@ def test_the_whole_way_drop_export_labels_measure(conf: Config) -> None:
     assert given[0] not in {
         json.loads(line)["frame_id"] for line in (Path(folder) / "frames.jsonl").read_text().splitlines()
     }
+
+
+def test_a_damaged_verdict_is_named_and_no_run_is_promised_to_bring_it_back(conf: Config) -> None:
+    session(conf).judge(arm(conf, "mined")[0], "keep", None)
+    (file,) = (Path(conf.store_path) / "tables" / "reviews").rglob("*.parquet")
+    file.write_bytes(b"junk")
+    with pytest.raises(
+        MiningError, match="bring it back from a copy; what comes from the footage alone"
+    ) as told:
+        session(conf)
+    assert str(file) in str(told.value)

@@ -162,7 +162,7 @@
   }
 
   async function undo() {
-    if (waiting.length) { M.say("Still saving: try undo again in a moment"); return; }
+    if (waiting.length) { note = "Not undone: a verdict was still being saved. Press u again."; showState(); return; }
     try {
       const answer = await call("api/undo", {});
       problem = "";
@@ -204,10 +204,8 @@
       for (const [id, found] of Object.entries(answer.verdicts)) verdicts.set(id, found);
       for (const [id, isIn] of Object.entries(answer.in_batch || {})) { const frame = M.frames[M.placeOf(id)]; if (frame) frame.in_batch = isIn; }
       [...Object.keys(answer.verdicts), ...Object.keys(answer.in_batch || {})].forEach((id) => { const place = M.placeOf(id); if (place >= 0) show(place); });
-      if (moved) {
-        addFrames((await call("api/frames")).frames);
-        if (M.byId("f-verdict").value) M.filter();
-      }
+      if (answer.added) addFrames((await call("api/frames")).frames);
+      if (moved && M.byId("f-verdict").value) M.filter();
     } catch (error) {
       if (error.refused) problem = `The server refused: ${error.message}`;
       else unreachable = true;
