@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test chromium check format lock clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
@@ -17,8 +17,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## the main job, end to end, on drives that the project makes itself
 	$(BIN)/mining demo
 
-test: $(STAMP)  ## the test suite
+test: $(STAMP) chromium  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chromium:  ## for tests of pages: on a new CI machine, Debian's; elsewhere those tests are skipped without one
+	@command -v chromium >/dev/null || test -z "$$CI" || test "$$(id -u)" != 0 || { apt-get update -qq && apt-get install -qq --no-install-recommends chromium; }
 
 check: $(STAMP)  ## lint, format, types, import rule
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +53,19 @@ class ClassMap:
             DetectorError: the file is missing, is no TOML, or contradicts itself; one line.
         """
         try:
-            content = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DetectorError(f"class list {path} cannot be read: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            content = tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RecursionError):
+                raise DetectorError(f"class list {path} is nested too deeply") from None
+            raise DetectorError(
+                f"class list {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        except ValueError as error:  # what the parser raises, and Python for numbers of thousands of digits
             raise DetectorError(f"class list {path} is not TOML: {' '.join(str(error).split())}") from None
         unknown = sorted(set(content) - {"fleet", "names"})
         if unknown:
             raise DetectorError(
-                f"class list {path} has an unknown key {unknown[0]!r}; the keys are 'fleet' and 'names'"
+                f"class list {path} has an unknown key {_shown(unknown[0])}; the keys are 'fleet' and 'names'"
             )
         return cls.of(content.get("fleet"), content.get("names", {}), str(path))
 
@@ -73,13 +78,15 @@ class ClassMap:
         if not isinstance(fleet, Sequence) or isinstance(fleet, str) or not fleet:
             raise DetectorError(f"{source}: 'fleet' must be a list of at least one class name")
         if not all(isinstance(name, str) and name.strip() for name in fleet):
-            raise DetectorError(f"{source}: 'fleet' must hold names only, got {list(fleet)!r}")
+            wrong = next(name for name in fleet if not isinstance(name, str) or not name.strip())
+            raise DetectorError(f"{source}: 'fleet' must hold names only, got {_shown(wrong)}")
         listed = [name for name in fleet if "," in name]
         if listed:
-            raise DetectorError(f"{source}: 'fleet' name {listed[0]!r} must not hold a comma")
-        repeated = [name for name in fleet if sum(normalise(name) == normalise(other) for other in fleet) > 1]
+            raise DetectorError(f"{source}: 'fleet' name {_shown(listed[0])} must not hold a comma")
+        count = Counter(map(normalise, fleet))
+        repeated = [name for name in fleet if count[normalise(name)] > 1]
         if repeated:
-            raise DetectorError(f"{source}: 'fleet' names {repeated[0]!r} twice")
+            raise DetectorError(f"{source}: 'fleet' names {_shown(repeated[0])} twice")
         if not isinstance(names, Mapping):
             raise DetectorError(f"{source}: 'names' must be a table of name = \"fleet class\"")
         fleet_by_normal_name = {normalise(name): name for name in fleet}
@@ -88,13 +95,17 @@ class ClassMap:
         for name, target in names.items():
             key = normalise(name)
             if key in given:
-                raise DetectorError(f"{source}: {given[key]!r} and {name!r} are the same name; keep one")
+                raise DetectorError(
+                    f"{source}: {_shown(given[key])} and {_shown(name)} are the same name; keep one"
+                )
             given[key] = name
             if target == "":
                 table.pop(key, None)
             elif not isinstance(target, str) or normalise(target) not in fleet_by_normal_name:
-                near = _nearest(str(target), fleet)
-                raise DetectorError(f"{source}: {name!r} maps to {target!r}, which is not in 'fleet'{near}")
+                near = _nearest(target, fleet) if isinstance(target, str) else ""
+                raise DetectorError(
+                    f"{source}: {_shown(name)} maps to {_shown(target)}, which is not in 'fleet'{near}"
+                )
             else:
                 table[key] = fleet_by_normal_name[normalise(target)]
         return cls(tuple(fleet), table)
@@ -139,6 +150,17 @@ def _closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """Phrase a suggestion, or nothing."""
-    closest = _closest(name, known)
-    return f"; did you mean {closest!r}?" if closest else f" ({', '.join(known)})"
+    """Phrase a suggestion, or name what there is."""
+    closest = _closest(name[:100], known)
+    if closest:
+        return f"; did you mean {_shown(closest)}?"
+    return f" ({', '.join(_shown(one) for one in known[:40])}{', ...' if len(known) > 40 else ''})"
+
+
+def _shown(value: Any) -> str:
+    """Show a value of the file in a few printable characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."

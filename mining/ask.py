@@ -54,10 +54,15 @@ def asked(
     parameters: Mapping[str, Any] | None = None,
     nights: Nights | None = None,
     timeout_s: float | None = None,
+    memory_mb: int | None = None,
+    **how: str,
 ) -> Iterator[Rows]:
-    """Open the answer to one statement, to fetch or to write it: see ``query`` for what goes in and what is raised."""
+    """Open the answer to one statement, to fetch or to write it: see ``query`` for what goes in and what is raised.
+
+    ``memory_mb`` is what DuckDB may hold in memory; ``how`` goes to ``Rows``.
+    """
     given = dict(parameters or {})
-    with connect([Store(path) for path in stores], nights=nights, locked=True) as con:
+    with connect([Store(path) for path in stores], nights=nights, locked=True, memory_mb=memory_mb) as con:
         try:
             words, source = _reading_statement(con, text)
             wanted = con.extract_statements(f"{words}FROM {source}")[0].named_parameters
@@ -66,7 +71,7 @@ def asked(
                 raise QueryError(f"the query needs a value for ${missing[0]}: add --param {missing[0]}=VALUE")
             if unknown:
                 raise QueryError(f"--param {unknown[0]}: the query has no ${unknown[0]}")
-            rows = Rows(con, source, given, timeout_s)
+            rows = Rows(con, source, given, timeout_s, **how)
             if words:
                 plan = f"{words}FROM {source}"
                 with rows_of(rows.step(lambda: con.sql(plan, params=given).to_arrow_table())) as explained:

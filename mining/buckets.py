@@ -208,6 +208,10 @@ def delete_if(uri: str, is_mine: Callable[[bytes], bool]) -> None:
         _asked(uri, tried)
 
 
+class BadName(UsageError):
+    """A listing holds an object that this library cannot name."""
+
+
 class Changed(OSError):
     """An object is no longer the one that was asked for."""
 
@@ -304,7 +308,11 @@ def _asked(uri: str, request: Callable[[], _T], given_up: threading.Event | None
             if (code := _code(error)) in _WRONG:
                 raise UsageError(f"{uri}: {_WRONG[code]}") from None
             raise FileNotFoundError(2, "no such object", uri) from None
-        except (kinds.InvalidPathError, kinds.UnknownConfigurationKeyError) as error:
+        except kinds.InvalidPathError:
+            raise BadName(
+                f"{uri}: a name in it has an empty part, or `.` or `..` as one (`a//b`, `a/../b`); rename that object"
+            ) from None
+        except kinds.UnknownConfigurationKeyError as error:
             raise UsageError(f"{uri}: not usable: {_said(error)}") from None
         except (kinds.BaseError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:

@@ -121,8 +121,9 @@ def list_given_out(
     con.execute(
         "CREATE OR REPLACE TEMP TABLE given_out AS "
         "SELECT frame_id, max(batch_id) AS batch_id, bool_and(labelled) AS only_labelled FROM ("
-        "SELECT frame_id, batch_id, false AS labelled FROM selections "
-        "WHERE $batches IS NULL OR batch_id = ANY($batches::VARCHAR[]) "
+        # What was dropped in review stays given out, and so does a replacement whose place was given back.
+        "SELECT frame_id, batch_id, false AS labelled FROM batch_frames "
+        "WHERE (in_batch OR origin <> 'extra') AND ($batches IS NULL OR batch_id = ANY($batches::VARCHAR[])) "
         # A batch that another site chose is known here by what was delivered of it.
         "UNION SELECT frame_id, batch_id, false FROM exports "
         "WHERE status = 'ok' AND ($batches IS NULL OR batch_id = ANY($batches::VARCHAR[])) "
@@ -146,6 +147,7 @@ def eligible_frames(
     committee: Committee,
     recording_ids: Sequence[str],
     examples: FloatArray,
+    also: Sequence[str] = (),
 ) -> Eligible:
     """Ask for the candidates.
 
@@ -155,11 +157,23 @@ def eligible_frames(
         committee: whose scores count.
         recording_ids: the recordings that are looked at.
         examples: [m, d] embeddings that ``likeness`` is measured to; m is 0 where there are none.
+        also: frames of these recordings that are listed whether they may be chosen or not.
 
     Raises:
         UsageError: a condition fails on the rows themselves (a text that is no number, say).
     """
     candidates = query(con, select, committee, recording_ids, examples)
+    if also:
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE also AS SELECT unnest(?::VARCHAR[]) AS frame_id", [list(also)]
+        )
+        own = con.sql(
+            "SELECT m.* FROM mined AS m SEMI JOIN wanted USING (recording_id) SEMI JOIN also USING (frame_id) "
+            "WHERE m.committee_id = $own_committee AND m.hardness IS NOT NULL AND m.embedding IS NOT NULL",
+            params={"own_committee": committee.committee_id},
+        )
+        others = candidates.filter("frame_id NOT IN (FROM also)")
+        candidates = others.union(with_likeness(con, own, examples)).set_alias("mined")
     quotas = [
         duckdb.SQLExpression(quota.by).cast("VARCHAR")
         if quota.by is not None

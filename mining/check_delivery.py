@@ -19,7 +19,7 @@ from detectors.classes import ClassMap, normalise
 from mining.boxes import overlapping_pairs
 from mining.config import LabelsConfig
 from mining.types import UsageError
-from mining.vendors.labels import NO_FAULT, LabelledImage, Labels, Reject, Sent
+from mining.vendors.labels import NO_FAULT, LabelledImage, Labels, Reject, Sent, SentImage
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -207,6 +207,27 @@ def check_delivery(
         rejects=tuple(rejects),
         rows=int(rows_of.sum()) + in_reader,
         bad_rows=int(rows_of[~whole].sum() + faulty.sum()) + in_reader,
+    )
+
+
+def leave_out_dropped(labels: Labels, sent: Sent, dropped: Sequence[str]) -> Labels:
+    """Turn images into rejects that an earlier delivery of the batch held, and that a review has taken out of it since."""
+    earlier = Sent(
+        sent.batch_id,
+        sent.classes,
+        tuple(SentImage(name, f"images/{name}", "unknown", 0, 0) for name in dropped),
+    )
+    known = [None if sent.find(image) is not None else earlier.find(image) for image in labels.images]
+    return Labels(
+        tuple(image for image, gone in zip(labels.images, known, strict=True) if gone is None),
+        (
+            *labels.rejects,
+            *(
+                Reject(image.place, "dropped", "a review has dropped it since it was sent", gone.frame_id)
+                for image, gone in zip(labels.images, known, strict=True)
+                if gone is not None
+            ),
+        ),
     )
 
 

@@ -111,13 +111,15 @@ class Chosen:
     stopped_by_cost: bool = False
 
 
-class _Choice:
+class Choice:
     """The state of one choice: what is taken, and what that leaves open."""
 
     def __init__(self, frames: Eligible, select: SelectConfig, taken: FloatArray, read: Reader) -> None:
         self.frames, self.select, self.read = frames, select, read
         self.taken = taken
         self.chosen = Chosen()
+        self.avoided: list[int] = []
+        """Frames that are not in the batch, and that nothing in it may be near to or repeat."""
         self.counts: Counter[tuple[int, int]] = Counter()
         """(quota, slice) -> frames of the batch in it."""
         n = len(frames)
@@ -138,11 +140,12 @@ class _Choice:
 
     # -- one step --------------------------------------------------------------------------------------------------
 
-    def fill(self, wanted: int, slice_of: tuple[int, int] | None) -> None:
-        """Choose ``wanted`` frames, of one slice or of all, as far as there are any."""
+    def fill(self, wanted: int, slice_of: tuple[int, int] | None, pool_size: int | None = None) -> None:
+        """Choose ``wanted`` frames, of one slice or of all, as far as there are any, from ``pool_factor`` times as many."""
         select, chosen = self.select, self.chosen
         while wanted > 0 and not chosen.stopped_by_cost:
-            pool = self.walk(np.flatnonzero(self.open(slice_of)), math.ceil(wanted * select.pool_factor))
+            size = pool_size or math.ceil(wanted * select.pool_factor)
+            pool = self.walk(np.flatnonzero(self.open(slice_of)), size)
             if not len(pool):
                 return
             embeddings = self.read.embeddings(pool)
@@ -230,8 +233,8 @@ class _Choice:
         blocked[first:last] = b"\1" * (last - first)
 
     def distinct(self, rows: Rows, kept: Rows) -> NDArray[np.bool_]:
-        """[m] which rows show no picture and no moment of the batch, of ``kept``, or of a row before them."""
-        batch = np.asarray(self.chosen.rows, np.int64)
+        """[m] which rows show no picture and no moment of the batch, of what it avoids, of ``kept``, or of a row before them."""
+        batch = np.asarray(self.chosen.rows + self.avoided, np.int64)
         before = len(batch) + len(kept)
         everything = np.concatenate([batch, kept, rows])
         good = np.ones(len(everything), bool)
@@ -357,6 +360,11 @@ class _Choice:
         """What labeling a frame of so many boxes costs."""
         return self.select.cost.per_frame + self.select.cost.per_box * boxes
 
+    def avoid(self, row: int) -> None:
+        """Keep the batch away from a frame as if it held it."""
+        self.avoided.append(row)
+        self.block(self.blocked, row)
+
     def take(self, row: int, arm: str, slice_name: str | None, distance: float, boxes: float) -> None:
         """Put a frame into the batch."""
         chosen = self.chosen
@@ -393,7 +401,7 @@ def choose(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Read
 
 def _chosen(frames: Eligible, select: SelectConfig, taken: FloatArray, read: Reader, blind: int) -> Chosen:
     """Choose with a random arm of so many frames."""
-    choice = _Choice(frames, select, taken, read)
+    choice = Choice(frames, select, taken, read)
     choice.draw(blind)
     for slice_of in choice.floors():
         floor = select.quota[slice_of[0]].floor(select.budget)

@@ -382,6 +382,53 @@ def export(
         click.echo(printable(str(folder)))
 
 
+@cli.command()
+@click.argument("config_path", metavar="CONFIG.toml")
+@_set_option
+@click.option("--batch", "batch_id", help="The batch; the committee's newest where none is named.")
+@click.option("--reviewer", metavar="NAME", help="Whose verdicts these are; the login name where absent.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option(
+    "--token", envvar="MINING_REVIEW_TOKEN", metavar="TOKEN",
+    help="What the page's link must hold, 16 letters and digits or more; made anew where absent. MINING_REVIEW_TOKEN "
+    "gives it without showing it in the list of processes.",
+)  # fmt: skip
+@click.option("--no-token", is_flag=True, help="Let in whoever reaches the port; on loopback only.")
+@click.option(
+    "--open/--no-open", "open_browser", default=False, help="Open the page in a browser.  [default: no-open]"
+)
+def review(
+    config_path: str,
+    overrides: tuple[str, ...],
+    batch_id: str | None,
+    reviewer: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    no_token: bool,
+    open_browser: bool,
+) -> None:
+    """Serve a batch as a page on which people keep and drop frames before it is sent.
+
+    Verdicts are rows of the table `reviews`; what is dropped is replaced by the next best frame, and `mining export` writes
+    the batch as it stands. Listens on this machine only, unless --host says otherwise; whoever has the printed link may
+    look and judge. Ctrl-C ends it. docs/review.md tells the rest.
+
+    Example: mining review night.toml --reviewer ada --open
+    """
+    try:
+        from mining.review.serve import Door, serve
+    except ModuleNotFoundError as error:
+        if error.name not in {"flask", "werkzeug", "waitress"}:
+            raise
+        raise UsageError(f"mining review needs {error.name}: pip install 'mining[review]'") from None
+    door = Door(host, port, token, no_token)
+    serve(_load(config_path, overrides), batch_id, reviewer, door, open_browser=open_browser)
+
+
 @cli.command("import-labels")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_config_option
@@ -756,6 +803,52 @@ def database(store_paths: tuple[Place, ...], nights: str | None, output: Path) -
 
 
 @cli.command()
+@click.argument("config_path", metavar="CONFIG.toml")
+@_set_option
+@_json_option
+@click.option("--night", metavar="DATE", help="The page of this night: 2026-03-14.")
+@click.option(
+    "--batch", "batch_id", help="The page of this batch; the committee's newest where neither is named."
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file; BATCH.html or NIGHT.html in this folder where absent. It is replaced where it is there.",
+)  # fmt: skip
+def report(
+    config_path: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    night: str | None,
+    batch_id: str | None,
+    output: Path | None,
+) -> None:
+    """Write the night, or a batch, as one HTML file: what was recorded, mined, chosen and failed, with every picture.
+
+    The file needs no network and opens from a mail attachment: under 10 MB for 500 frames. docs/report.md tells what it shows.
+
+    Example: mining report night.toml --night 2026-03-14 --output night.html
+    """
+    from dataclasses import asdict
+
+    from mining.report import write
+    from mining.store import Store
+
+    if night is not None and batch_id is not None:
+        raise click.UsageError("give --night or --batch, not both")
+    if night is not None and ".." in night:
+        raise UsageError(f"--night {night}: name one night, such as 2026-03-14")
+    config = _load(config_path, overrides)
+    day = None if night is None else nights_of(night)[0]
+    written = write.run(Store(config.store_path), config, output, night=day, batch_id=batch_id)
+    if as_json:
+        click.echo(json.dumps(asdict(written)))
+        return
+    lost = f", {written.without_picture} of them without a picture" if written.without_picture else ""
+    what = f"{written.title}, frames: {written.frames}{lost}"
+    click.echo(printable(f"{written.path}: {what}, {written.size_bytes / 1e6:.1f} MB"))
+
+
+@cli.command()
 @click.argument("frame_id")
 @_config_option
 @_set_option
@@ -909,7 +1002,7 @@ def verify(store_path: Place | None, config_path: str | None, retract: bool, as_
         )
     if for_people and retract:
         _say(
-            f"{len(for_people)} hold what no run can make again (batches, exports, labels): bring them back from a copy"
+            f"{len(for_people)} hold what no run can make again (batches, reviews, exports, labels): bring them back from a copy"
         )
     if damage:
         raise click.exceptions.Exit(1)

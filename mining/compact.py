@@ -25,8 +25,8 @@ from mining.schemas import TABLES
 from mining.store import COMPRESSION, STAGE_TABLES, Store
 from mining.types import Nights, TemporaryError
 
-STAGES = ("index", "detect", "score")
-"""Those that commit many shards a night. Batches, exports and labels are few, people have acted upon them, and no run makes
+STAGES = ("index", "detect", "score", "review")
+"""Those that commit many shards a night: a review one for each verdict. Batches, exports and labels are few, people have acted upon them, and no run makes
 them again: each keeps its files as they were committed."""
 PACK_BYTES = 256 << 20
 """A pack takes no more shards from here on. A smaller one than half of it is written anew with what is added to its night."""

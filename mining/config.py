@@ -14,13 +14,15 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detectors.types import DetectorError, DetectorSpec
-from mining import places
+from mining import buckets, places
 from mining.places import Place
+from mining.text import one_line
 from mining.types import UsageError
 
 DEFAULT_SAMPLE_HZ = 2.0
 IMAGE_URI_NAMES = ("batch_id", "file_name", "frame_id", "recording_id", "drive_id", "camera")
 """What `export.image_uri` may name."""
+_MAX_BYTES = 1_000_000
 
 
 class _Section(BaseModel):
@@ -33,13 +35,17 @@ class FootageConfig(_Section):
     """Where the recordings are, and which of their frames are looked at."""
 
     paths: list[str] = Field(min_length=1)
-    """Folders, files, globs, or @lists (one path a line). Relative paths start at the config file's folder."""
+    """Folders, files, globs, or @lists (one path a line), on disk or as s3://bucket/key. Relative paths start at the config
+    file's folder."""
     sample_hz: float | None = Field(default=None, gt=0, le=1000)
     """Frames looked at in a second of footage; 2.0 where neither this nor `every` is given."""
     every: int | None = Field(default=None, ge=1)
     """Look at every n-th frame instead; 1 looks at all of them."""
     image_rate_hz: float = Field(default=1.0, gt=0, le=1000)
     """Frame rate of image folders whose sidecar names none."""
+    cache_gb: float = Field(default=20.0, gt=0)
+    """Gigabytes of footage from buckets that a job keeps on the local disk (in TMPDIR), so that its stages need not fetch it
+    again."""
 
     @model_validator(mode="after")
     def _one_sampling(self) -> FootageConfig:
@@ -368,8 +374,15 @@ class Config(_Section):
         return [spec.table_name for spec in self.detector]
 
     def path(self, value: str) -> Path:
-        """Resolve a path of the config against the config file's folder."""
-        return Path(self.folder, Path(value).expanduser()).absolute()
+        """Resolve a path of the config against the config file's folder. ``UsageError`` where it can be no path."""
+        if "\0" in value:
+            raise UsageError(f"{one_line(value)}: a path cannot hold a NUL character")
+        try:
+            return Path(self.folder, Path(value).expanduser()).absolute()
+        except RuntimeError:
+            raise UsageError(
+                f"{one_line(value)}: this machine knows no such user; write the folder out"
+            ) from None
 
     @property
     def store_path(self) -> Place:
@@ -383,10 +396,14 @@ class Config(_Section):
 
     @property
     def footage_paths(self) -> list[str]:
-        """Absolute footage paths; an @list keeps its sign."""
+        """Absolute footage paths, and URIs as they are; an @list keeps its sign."""
         return [
-            f"@{self.path(p[1:])}" if p.startswith("@") else str(self.path(p)) for p in self.footage.paths
+            f"@{self._footage_path(p[1:])}" if p.startswith("@") else self._footage_path(p)
+            for p in self.footage.paths
         ]
+
+    def _footage_path(self, value: str) -> str:
+        return value if buckets.is_uri(value) else str(self.path(value))
 
     @property
     def classes_path(self) -> Path:
@@ -412,15 +429,21 @@ def load(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
     """
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise UsageError(f"{path}: cannot be read: larger than {_MAX_BYTES} bytes")
+        data = tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(
             f"{path}: no such config file (`mining demo` writes an example into demo/)"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # what the parser raises, and Python for numbers of thousands of digits
+        raise UsageError(f"{path}: not valid TOML: {_brief(error)}") from None
     for override in overrides:
         _apply(data, override)
     if "folder" in data:
@@ -432,17 +455,21 @@ def _validate(data: dict[str, Any], source: str, folder: str) -> Config:
     try:
         # JSON mode: strict about types, yet TOML arrays may fill tuples.
         return Config.model_validate_json(json.dumps({**data, "folder": folder}, default=str))
+    except RecursionError:
+        raise UsageError(f"{source}: nested too deeply") from None
     except ValidationError as error:
         # A misspelt key is also a missing one: say the misspelling.
         problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UsageError(f"{source}: {_explain(problems[0])}{more}") from None
+        raise UsageError(f"{source}: {one_line(_explain(problems[0]))[:1000]}{more}") from None
     except DetectorError as error:
-        raise UsageError(f"{source}: detector: {error}") from None
+        raise UsageError(f"{source}: detector: {one_line(str(error))}") from None
+    except ValueError as error:  # Python's limit for the digits of a number
+        raise UsageError(f"{source}: {_brief(error)}") from None
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part)[:100] for part in problem["loc"])
     kind = problem["type"]
     if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(problem["loc"][:-1])
@@ -460,6 +487,10 @@ def _explain(problem: Any) -> str:
 def _show(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _brief(error: Exception) -> str:
+    return one_line(" ".join(str(error).split()))[:300]
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
@@ -481,12 +512,17 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
 
 def _apply(data: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
+    override = one_line(override if len(override) <= 80 else override[:77] + "...")
     if not sign or not key.strip():
         raise UsageError(f"--set {override}: write it as key.subkey=value, such as select.budget=60")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except RecursionError:
+        raise UsageError(f"--set {override}: nested too deeply") from None
+    except ValueError as error:  # Python's limit for the digits of a number
+        raise UsageError(f"--set {override}: {_brief(error)}") from None
     *parents, last = key.strip().split(".")
     target: Any = data
     for part in parents:
@@ -499,12 +535,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
     elif isinstance(target, dict):
         target[last] = value
     else:
-        raise UsageError(f"--set {override}: '{'.'.join(parents)}' holds a value, not keys")
+        raise UsageError(f"--set {override}: '{one_line('.'.join(parents)[:80])}' holds a value, not keys")
 
 
 def _position(part: str, target: list[Any], override: str) -> int:
-    if not part.isdigit() or int(part) >= len(target):
-        raise UsageError(f"--set {override}: '{part}' is not a position in a list of {len(target)}")
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(target):
+        raise UsageError(
+            f"--set {override}: '{one_line(part[:80])}' is not a position in a list of {len(target)}"
+        )
     return int(part)
 
 

@@ -5,7 +5,8 @@ Whoever needs a recording's frames gets them here. Only ``mining.isolated`` star
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,7 +20,9 @@ from mining.footage import (
     FootageError,
     Sidecar,
     Source,
+    at_hand,
     frame_times,
+    frame_times_near,
     read,
     read_facts,
     stat_signature,
@@ -43,6 +46,7 @@ class Decoder:
         """Take the config's time limit, and the frame rate of image folders; nothing is started yet."""
         self._timeout_s = config.detect.decode_timeout_s
         self._defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
+        self._cache_gb = config.footage.cache_gb
         self._worker = Worker()
 
     def __enter__(self) -> Decoder:
@@ -59,13 +63,31 @@ class Decoder:
         """End the process, whatever it is doing."""
         self._worker.close()
 
+    def at_hand(self, source: Source) -> AbstractContextManager[Source]:
+        """Have a recording on the local disk for the length of a block: see ``footage.at_hand``. What follows does it too."""
+        return at_hand(source, self._cache_gb)
+
     def facts(self, source: Source, sidecar: Sidecar, defaults: Defaults) -> Facts:
         """List a recording's packets: see ``footage.read_facts``. ``FootageError`` also where that crashes or hangs."""
-        return self._listed(source, read_facts, source, sidecar, defaults)
+        with self.at_hand(source) as here:
+            return self._listed(here, read_facts, here, sidecar, defaults)
 
-    def times(self, source: Source) -> FrameTimes:
-        """List a recording's frames: see ``footage.frame_times``. ``FootageError`` also where that crashes or hangs."""
-        return self._listed(source, frame_times, source, self._defaults)
+    def times(self, source: Source, indexed_as: tuple[int, int]) -> FrameTimes:
+        """List a recording's frames: see ``footage.frame_times``. ``FootageError`` also where that crashes or hangs.
+
+        ``indexed_as`` is its ``stat_signature`` as the tables have it; another file in its place is refused.
+        """
+        with self.at_hand(source) as here:
+            _check_unchanged(source, here, indexed_as)
+            return self._listed(here, frame_times, here, self._defaults)
+
+    def times_near(
+        self, source: Source, indexed_as: tuple[int, int], wanted: Mapping[int, int]
+    ) -> tuple[FrameTimes, dict[int, int]]:
+        """List the frames around some: see ``footage.frame_times_near``; the rest is as for ``times``."""
+        with self.at_hand(source) as here:
+            _check_unchanged(source, here, indexed_as)
+            return self._listed(here, frame_times_near, here, self._defaults, dict(wanted))
 
     def frames(
         self,
@@ -95,6 +117,18 @@ class Decoder:
         Where it crashes or hangs, the frame that it was at is ``lost(frame_index, reason)``, and it goes on behind; too
         often, and all that is left is lost.
         """
+        with self.at_hand(source) as here:
+            yield from self._each(function, here, times, wanted, *more, lost=lost)
+
+    def _each(
+        self,
+        function: Callable[..., Iterator[_Item]],
+        source: Source,
+        times: FrameTimes,
+        wanted: Sequence[int],
+        *more: Any,
+        lost: Callable[[int, str], _Item],
+    ) -> Iterator[_Item]:
         left = list(wanted)
         reason = ""
         for _ in range(_CRASHES + 1):
@@ -126,3 +160,8 @@ class Decoder:
         except Crashed as error:
             raise FootageError(f"FFmpeg {error} while its packets were listed") from None
         return found
+
+
+def _check_unchanged(source: Source, here: Source, indexed_as: tuple[int, int]) -> None:
+    if stat_signature(here) != indexed_as:
+        raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")

@@ -36,6 +36,8 @@ class Shard:
     digest: str
     frame_indices: NDArray[np.int64]
     size_px: tuple[int, int]
+    indexed_as: tuple[int, int]
+    """``stat_signature`` of the recording when it was indexed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _decode(
     """Decode and measure one shard's frames in a process of its own."""
     wanted, done = shard.frame_indices.tolist(), 0
     try:
-        known = times.of(shard.source, decoder)
+        known = times.of(shard, decoder)
         if wanted[-1] >= len(known):
             raise FootageError(f"holds {len(known)} frames now, fewer than when it was indexed")
         measured = decoder.each(
@@ -181,15 +183,16 @@ class _Times:
         self._known: dict[str, FrameTimes | FootageError] = {}
         self._locks: dict[str, threading.Lock] = {}
 
-    def of(self, source: Source, decoder: Decoder) -> FrameTimes:
+    def of(self, shard: Shard, decoder: Decoder) -> FrameTimes:
         """List the packets, once a recording. Raises FootageError where the file cannot be used (any more)."""
+        source = shard.source
         with self._lock:
             lock = self._locks.setdefault(source.path, threading.Lock())
         with lock:  # several shards of one recording wait for one listing; other recordings do not
             if source.path not in self._known:
                 try:
                     # A recording was listed before, when it was indexed: one that cannot be now is not looked into twice.
-                    found: FrameTimes | FootageError = decoder.times(source)
+                    found: FrameTimes | FootageError = decoder.times(source, shard.indexed_as)
                 except FootageError as error:
                     found = error
                 with self._lock:

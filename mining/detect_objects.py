@@ -159,7 +159,7 @@ def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequ
             "CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)]
         )
         recordings = con.execute(
-            "SELECT recording_id, night, uri, kind, width_px, height_px FROM recordings SEMI JOIN wanted "
+            "SELECT recording_id, night, uri, kind, width_px, height_px, size_bytes, modified_ns FROM recordings SEMI JOIN wanted "
             "USING (recording_id) ORDER BY night, drive_id, camera, started_at, recording_id"
         ).fetchall()
         frames = con.execute(
@@ -168,7 +168,7 @@ def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequ
         ).fetchnumpy()
     ids = np.asarray(frames["recording_id"], dtype=np.str_)
     shards = []
-    for recording_id, night, uri, kind, width, height in recordings:
+    for recording_id, night, uri, kind, width, height, size_bytes, modified_ns in recordings:
         first, last = np.searchsorted(ids, [recording_id, recording_id + "\x7f"])
         if first == last:
             continue
@@ -192,6 +192,7 @@ def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequ
                     ),
                     frame_indices=part,
                     size_px=(width, height),
+                    indexed_as=(size_bytes, modified_ns),
                 )
             )
     return shards

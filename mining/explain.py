@@ -15,7 +15,7 @@ from mining import candidates, views
 from mining.committee import Committee, committee_of
 from mining.config import Config, SelectConfig
 from mining.same_moment import SameMoments
-from mining.select_batch import examples_of, other_stores
+from mining.select_batch import batch_of, examples_of, other_stores
 from mining.signals.quality import hamming
 from mining.store import Store, sql_file
 from mining.types import UsageError
@@ -93,32 +93,19 @@ def explain(store: Store, config: Config, frame_id: str, batch_id: str | None = 
         story.history = _history(con, frame_id)
         if batch_id is not None:
             chosen = con.sql(
-                "SELECT * FROM selections WHERE batch_id = $b AND frame_id = $f",
+                "SELECT * FROM batch_frames WHERE batch_id = $b AND frame_id = $f AND (in_batch OR origin <> 'extra')",
                 params={"b": batch_id, "f": frame_id},
             ).to_arrow_table().to_pylist()  # fmt: skip
             story.chosen = bool(chosen)
             if chosen:
                 row = chosen[0]
                 story.verdict = [f"rank {row['rank']} of the {row['arm']} arm: {row['reason']}"]
+                if not row["in_batch"]:
+                    why = "dropped" if row["dropped"] else "the frame whose place it took was taken back"
+                    story.verdict.append(f"no longer in the batch: {why} in review")
             else:
                 story.verdict = _kept_out(con, store, chosen_with, committee, frame, batch_id, marker)
     return story
-
-
-def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[str | None, dict[str, Any]]:
-    """Find a batch and its marker: the named one, or the committee's newest; (None, {}) where there is none yet."""
-    batches = {name: marker for (_, name), marker in store.markers("select").items()}
-    if batch_id is not None:
-        if batch_id not in batches:
-            known = ", ".join(sorted(batches)[-5:]) or "none yet"
-            raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
-        return batch_id, batches[batch_id]
-    own = [
-        (marker["chosen_at"], name)
-        for name, marker in batches.items()
-        if marker["committee_id"] == committee.committee_id
-    ]
-    return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
 
 
 def _select_of(marker: dict[str, Any]) -> SelectConfig:
@@ -167,7 +154,12 @@ def _objects(con: duckdb.DuckDBPyConnection, committee: Committee, frame_id: str
 
 def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
     chosen = con.sql(
-        "SELECT batch_id, arm, rank FROM selections WHERE frame_id = $f ORDER BY batch_id", params={"f": frame_id}
+        "SELECT batch_id, arm, rank FROM batch_frames WHERE frame_id = $f AND (in_batch OR origin <> 'extra') ORDER BY batch_id",
+        params={"f": frame_id},
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    said = con.sql(
+        "SELECT batch_id, reviewer, verdict, reason, reviewed_at FROM verdicts WHERE frame_id = $f ORDER BY review_id",
+        params={"f": frame_id},
     ).to_arrow_table().to_pylist()  # fmt: skip
     sent = con.sql(
         "SELECT DISTINCT batch_id, status, error, image_uri FROM exports WHERE frame_id = $f ORDER BY ALL",
@@ -179,6 +171,11 @@ def _history(con: duckdb.DuckDBPyConnection, frame_id: str) -> list[str]:
     ).to_arrow_table().to_pylist()  # fmt: skip
     return [
         *(f"chosen for {row['batch_id']}, rank {row['rank']} of the {row['arm']} arm" for row in chosen),
+        *(
+            f"reviewed for {row['batch_id']}: {row['verdict']} by {row['reviewer']}"
+            + (f" ({row['reason']})" if row["reason"] else "")
+            for row in said
+        ),
         *(
             f"delivered in {row['batch_id']}: {row['image_uri']}"
             if row["status"] == "ok"

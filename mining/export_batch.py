@@ -72,7 +72,8 @@ def run(
             f"batch {batch_id} was chosen by committee {selected['committee_id']}, the config has "
             f"{committee.committee_id}: export with the config that chose it"
         )
-    rows = _batch_rows(store, chosen_in or store, batch_id)
+    rows, reviewed = _batch_rows(store, chosen_in or store, batch_id)
+    report.add(**reviewed)
     if chosen_in is not None or selected.get("select", {}).get("other_stores"):
         elsewhere = sum(row["uri"] is None for row in rows)
         rows = [row for row in rows if row["uri"] is not None]
@@ -89,7 +90,7 @@ def run(
     exported = store.markers("export").get((night, batch_id), {})
     if exported.get("digest") == content and not exported["failed"] and place.is_there():
         report.unchanged = 1
-        report.counts = {"images": exported["images"]}
+        report.add(images=exported["images"])
         return report, where
     folder = place.workspace
     try:
@@ -137,14 +138,19 @@ def run(
     return report, where
 
 
-def _batch_rows(store: Store, chosen_in: Store, batch_id: str) -> list[dict[str, Any]]:
+def _batch_rows(store: Store, chosen_in: Store, batch_id: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Read the batch as it stands after its review, and count what a review has changed, where one has."""
+    asked = {"batch_id": batch_id}
     with chosen_in.connect() as con:
         batch = con.sql(
-            "FROM selections WHERE batch_id = $batch_id", params={"batch_id": batch_id}
+            "FROM batch_frames WHERE batch_id = $batch_id AND in_batch", params=asked
         ).to_arrow_table()
+        [counts] = con.sql(sql_file("reviewed"), params=asked).to_arrow_table().to_pylist()
     with store.connect() as con:
         con.register("batch", batch)
-        return con.sql(sql_file("batch")).to_arrow_table().to_pylist()
+        rows = con.sql(sql_file("batch")).to_arrow_table().to_pylist()
+    changed = {name: counts[name] for name in ("dropped", "replaced", "added")}
+    return rows, changed if any(changed.values()) else {}
 
 
 def _delivered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

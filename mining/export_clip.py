@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from mining.committee import Committee, committee_of
 from mining.config import Config
 from mining.decode import Decoder
-from mining.footage import FootageError, Source, stat_signature
-from mining.footage.discover import VIDEO_ENDINGS, ending
+from mining.footage import FootageError, Source
+from mining.footage.names import VIDEO_ENDINGS, ending
 from mining.progress import progress
 from mining.store import Store, sql_file
 from mining.types import Frame, FrameTimes, MiningError, UsageError
@@ -190,9 +190,7 @@ def _parts(store: Store, decoder: Decoder, scene: dict[str, Any], margin_s: floa
 
 
 def _unchanged_times(source: Source, recording: dict[str, Any], decoder: Decoder) -> FrameTimes:
-    if stat_signature(source) != (recording["size_bytes"], recording["modified_ns"]):
-        raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
-    times = decoder.times(source)
+    times = decoder.times(source, (recording["size_bytes"], recording["modified_ns"]))
     sampled = np.asarray(recording["sampled_indices"], np.int64)
     if sampled[-1] >= len(times) or (times.pts_ns[sampled] != recording["sampled_pts_ns"]).any():
         raise FootageError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mining.blur import Blur, NotBlurred
 from mining.config import Config, ExportConfig
 from mining.decode import Decoder
-from mining.footage import FootageError, Source, stat_signature
+from mining.footage import FootageError, Source
 from mining.progress import progress
 from mining.types import Frame, FrameTimes, MiningError
 from mining.vendors.delivery import ContextImage
@@ -81,7 +81,8 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
         for _, group in itertools.groupby(ordered, key=lambda row: row["recording_id"]):
             frames = list(group)
             try:
-                source, times = _unchanged(frames[0], decoder)
+                source = Source(frames[0]["uri"], frames[0]["kind"])
+                times = decoder.times(source, (frames[0]["size_bytes"], frames[0]["modified_ns"]))
                 wanted = _wanted(frames, times, export)
                 size_px = (frames[0]["width_px"], frames[0]["height_px"])
                 for frame in decoder.frames(source, times, list(wanted), size_px):
@@ -95,14 +96,6 @@ def write_images(rows: list[dict[str, Any]], folder: Path, config: Config) -> Wr
         for lonely in written.context.pop(name, ()):
             (folder / lonely.file_name).unlink()
     return written
-
-
-def _unchanged(row: dict[str, Any], decoder: Decoder) -> tuple[Source, FrameTimes]:
-    """Open a recording, after making sure that it is still the one that was indexed."""
-    source = Source(row["uri"], row["kind"])
-    if stat_signature(source) != (row["size_bytes"], row["modified_ns"]):
-        raise FootageError(f"{source.path}: gone, or changed since it was indexed; run `mining index`")
-    return source, decoder.times(source)
 
 
 def _wanted(rows: list[dict[str, Any]], times: FrameTimes, export: ExportConfig) -> dict[int, list[_Wanted]]:

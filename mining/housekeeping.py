@@ -187,7 +187,12 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
 
 
 def collect(store: Store, found: Garbage) -> None:
-    """Take it away: commits first, so that a job killed in between leaves no commit without its rows."""
+    """Take it away: commits first, so that a job killed in between leaves no commit without its rows.
+
+    With it goes footage that killed jobs had fetched to this machine; it adds to ``found.size_bytes``.
+    """
+    from mining.footage.cache import sweep  # decoders: only where something is taken away
+
     for stage, night, key in found.shards:
         store.retract(stage, night, key)
     for stage, night, key in found.shards:
@@ -196,6 +201,7 @@ def collect(store: Store, found: Garbage) -> None:
     for file in found.files:
         store.leases.assure()
         file.unlink(missing_ok=True)
+    found.size_bytes += sweep()
 
 
 def _written(store: Store) -> Iterator[tuple[Place, Stat]]:

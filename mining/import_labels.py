@@ -30,6 +30,7 @@ from mining.check_delivery import (
     asked_for,
     check_delivery,
     count_kinds,
+    leave_out_dropped,
     measure_fit,
     unchanged,
 )
@@ -114,7 +115,12 @@ def run(
             found.frames, found.boxes = newest["frames"], newest["boxes"]
             return report, found
 
-        checked = check_delivery(read_labels(files, sent), sent, names, config.labels, annotator)
+        dropped = con.execute(
+            "SELECT frame_id FROM batch_frames WHERE batch_id = $batch_id AND NOT in_batch",
+            {"batch_id": batch_id},
+        ).fetchall()
+        delivered = leave_out_dropped(read_labels(files, sent), sent, [name for (name,) in dropped])
+        checked = check_delivery(delivered, sent, names, config.labels, annotator)
         objects = committee_objects(store, con, sent, committee_id, asked)
         fit = _fit(checked, objects)
         _tell(found, checked, fit)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,20 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
+from mining.buckets import is_uri
 from mining.config import Config
 from mining.decode import Decoder
 from mining.footage import (
+    NO_FRAMES,
     Defaults,
     FootageError,
     Source,
     companions,
+    described,
     discover,
+    id_of_unreadable,
     load_telemetry,
+    out_of_reach,
     probe,
     sampled_indices,
     stat_signature,
@@ -103,13 +109,29 @@ def _index(
     report: StageReport,
 ) -> str:
     """Open a file and commit its rows, unless another file of this run had the same content. Returns its recording_id."""
-    recording, times = probe(source, defaults, decoder.facts)
-    if recording.status == "unreadable" and recording.recording_id in found:
-        # Broken files of equal content (all empty files, say) are each a failure of their own.
-        recording = replace(recording, recording_id=digest(source.path)[:20])
-    if recording.recording_id not in found:
-        before = known.get(recording.recording_id)
-        _commit(store, config, source, recording, times, signature, decoder, before, report)
+    nameless = id_of_unreadable(source)
+    try:
+        with decoder.at_hand(source) as here:
+            recording, times = probe(here, defaults, decoder.facts)
+            if recording.recording_id == id_of_unreadable(here):
+                recording = replace(recording, recording_id=nameless)
+            recording = replace(recording, uri=source.path)
+            if recording.status == "unreadable" and recording.recording_id in found:
+                # Broken files of equal content (all empty files, say) are each a failure of their own.
+                recording = replace(recording, recording_id=digest(source.path)[:20])
+            if recording.recording_id not in found:
+                before = known.get(recording.recording_id)
+                telemetry = partial(_telemetry, decoder, here)
+                _commit(store, config, source, recording, times, signature, telemetry, before, report)
+    except FootageError as error:  # of `at_hand`: it cannot be fetched, or it is gone
+        # Its signature is nobody's: the next run tries again.
+        recording = out_of_reach(source, defaults, str(error))
+        _commit(store, config, source, recording, NO_FRAMES, f"out of reach {signature}",
+                lambda *_: ({}, None), None, report)  # fmt: skip
+    if nameless in known and recording.recording_id != nameless:
+        store.retract(
+            "index", known[nameless][0], nameless
+        )  # it could not be read then, and now it has a name
     return recording.recording_id
 
 
@@ -133,13 +155,21 @@ def _known(store: Store) -> dict[str, tuple[date, dict[str, Any]]]:
 
 
 def _signature(source: Source, config: Config) -> str:
-    """Digest of what can be told without opening the footage: sizes and times, sampling, companions' content."""
-    beside = {kind: _content_digest(path) for kind, path in companions(source).items()}
+    """Digest of what can be told without opening the footage: sizes and times, sampling, companions' content.
+
+    Of a recording in a bucket, what its listing tells: the service knows each content by its e_tag.
+    """
+    if is_uri(source.path):
+        told: tuple[Any, ...] = tuple(described(source).signature)
+    else:
+        told = (
+            stat_signature(source),
+            {kind: _content_digest(path) for kind, path in companions(source).items()},
+        )
     return digest(
         source.path,
-        stat_signature(source),
-        beside,
-        config.footage.model_dump(exclude={"paths"}),
+        *told,
+        config.footage.model_dump(exclude={"paths", "cache_gb"}),
         INDEX_VERSION,
     )
 
@@ -159,7 +189,7 @@ def _commit(
     recording: Recording,
     times: FrameTimes,
     signature: str,
-    decoder: Decoder,
+    telemetry_of: Callable[..., tuple[dict[str, NDArray[np.float64]], str | None]],
     before: tuple[date, dict[str, Any]] | None,
     report: StageReport,
 ) -> None:
@@ -171,7 +201,7 @@ def _commit(
             started_at_source=before[1]["started_at_source"],
         )
     indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
-    telemetry, trouble = _telemetry(decoder, source, recording, times, indices)
+    telemetry, trouble = telemetry_of(recording, times, indices)
     if trouble:
         recording = _partial(recording, trouble)
     if (

@@ -79,7 +79,7 @@ def run(store: Store, config: Config, batch_ids: Sequence[str]) -> StageReport:
     sites = [store, *(Store(config.place(site)) for site in config.select.other_stores)]
     with views.connect(sites) as con:
         labelled = con.execute(
-            "SELECT DISTINCT batch_id FROM selections SEMI JOIN truth USING (frame_id)"
+            "SELECT DISTINCT batch_id FROM batch_frames SEMI JOIN truth USING (frame_id) WHERE in_batch"
         ).fetchall()
         have = {batch_id for (batch_id,) in labelled}
         for batch_id in dict.fromkeys(batch_ids or sorted(have & set(chosen))):
@@ -160,9 +160,11 @@ def _batch(
 def _measure(store: Store, con: duckdb.DuckDBPyConnection, batch: _Batch, report: StageReport) -> None:
     """Measure one batch and commit its rows, where they are not those that are committed."""
     batch_rows = con.sql(
-        "SELECT frame_id, arm FROM selections WHERE batch_id = $batch_id", params={"batch_id": batch.batch_id}
+        "SELECT frame_id, arm FROM batch_frames WHERE batch_id = $batch_id AND in_batch",
+        params={"batch_id": batch.batch_id},
     ).to_arrow_table()
     con.register("batch", batch_rows)
+    _tell_review(con, batch.batch_id, report)
     looked = {"detector": batch.detector, "committee_id": batch.committee_id}
     frames = con.sql(
         sql_file("measured_frames"), params={**looked, "losing": sorted(LOSES_BOXES)}
@@ -205,6 +207,24 @@ def _measure(store: Store, con: duckdb.DuckDBPyConnection, batch: _Batch, report
         threshold=batch.threshold, classes=batch.classes,
     )  # fmt: skip
     report.done += 1
+
+
+def _tell_review(con: duckdb.DuckDBPyConnection, batch_id: str, report: StageReport) -> None:
+    """Say what a review took out of each arm: the rates are those of frames that reviewers let pass."""
+    [found] = con.sql(sql_file("reviewed"), params={"batch_id": batch_id}).to_arrow_table().to_pylist()
+    names = ("dropped_mined", "dropped_random", "replaced", "added")
+    if not any(found[name] for name in names):
+        return
+    report.add(**{name: found[name] for name in names})
+    lines = [
+        f"{batch_id}: a review dropped {found['dropped_mined']} of {found['chosen_mined']} mined and "
+        f"{found['dropped_random']} of {found['chosen_random']} random frames; {found['replaced']} were replaced"
+    ]
+    if found["added"]:
+        lines.append(f"{found['added']} frames that a reviewer asked for count as mined")
+    if found["dropped_random"]:
+        lines.append("the random arm stands for frames that reviewers let pass, not for all (docs/review.md)")
+    report.problems.append("; ".join(lines))
 
 
 def _yields(batch: _Batch, frames: pa.Table, seen: pa.Table, labels: pa.Table) -> pa.Table:

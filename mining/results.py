@@ -50,12 +50,13 @@ class Rows:
         source: str,
         parameters: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
+        way_out: str = "ask for fewer nights (--nights), or give it longer (--timeout)",
     ) -> None:
-        """``source`` is what stands behind FROM: a name, or a query in brackets."""
+        """``source`` is what stands behind FROM: a name, or a query in brackets. ``way_out``: what to do when time is over."""
         self._con = con
         self._source = source
         self._parameters = dict(parameters or {})
-        self._timeout_s = timeout_s
+        self._timeout_s, self._way_out = timeout_s, way_out
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
         self._columns: list[tuple[str, Any]] | None = None
 
@@ -75,9 +76,7 @@ class Rows:
                     wait([future], timeout=0.05)
                 if not isinstance(reason, TimeoutError):
                     raise
-        raise QueryError(
-            f"stopped after {self._timeout_s:g} s; ask for fewer nights (--nights), or give it longer (--timeout)"
-        )
+        raise QueryError(f"stopped after {self._timeout_s:g} s; {self._way_out}")
 
     def columns(self) -> list[tuple[str, Any]]:
         """Name and DuckDB's type of each column; no two names are the same."""
@@ -93,9 +92,12 @@ class Rows:
         self.columns()
         return self.step(lambda: self._sql("*").to_arrow_table())
 
-    def batches(self, columns: Iterable[str]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """Fetch these columns a batch at a time: SQL, in which those of the source are named c0, c1, ..."""
+    def batches(
+        self, columns: Iterable[str], count: int | None = None
+    ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """Fetch these columns a batch at a time: SQL, in which those of the source are named c0, c1, ...; at most ``count`` rows."""
         named = f"AS _({', '.join(f'c{i}' for i in range(len(self.columns())))})"
+        named += "" if count is None else f" LIMIT {count}"
         relation = self.step(lambda: self._sql(", ".join(columns), named))
         reader = self.step(lambda: relation.to_arrow_reader(_BATCH_ROWS))
 
@@ -107,6 +109,26 @@ class Rows:
                 raise duckdb.Error(str(error)) from None
 
         return reader.schema, read()
+
+    def json_arrays(self, count: int, size_bytes: int) -> tuple[list[str], bool]:
+        """Fetch the first rows as JSON arrays: at most so many, and no more than fit into so many bytes.
+
+        Whole numbers beyond 2^53, which a browser would round, are texts.
+
+        Returns:
+            The rows, and whether there are more.
+        """
+        values = (_as_exact_json(f"c{i}", of) for i, (_, of) in enumerate(self.columns()))
+        _, batches = self.batches([f"json_array({', '.join(values)})::VARCHAR"], count + 1)
+        found: list[str] = []
+        size = 0
+        for batch in batches:
+            for row in batch.column(0).to_pylist():
+                size += len(row.encode())
+                if len(found) == count or size > size_bytes:
+                    return found, True
+                found.append(row)
+        return found, False
 
     def boxed(self) -> str:
         """Draw the first and the last rows of the answer's beginning as DuckDB does; no more is fetched."""
@@ -253,6 +275,12 @@ def _as_json(value: str, of: Any, depth: int = 0) -> str:
     if of.id == "tuple" and parts:
         return f"CASE WHEN {value} IS NOT NULL THEN row({', '.join(parts)}) END"
     return f"{value}::VARCHAR"
+
+
+def _as_exact_json(value: str, of: Any) -> str:
+    if of.id in {"bigint", "ubigint", "hugeint", "uhugeint"}:
+        return f"CASE WHEN abs({value}::DOUBLE) > 9007199254740991 THEN to_json({value}::VARCHAR) ELSE to_json({value}) END"
+    return _as_json(value, of)
 
 
 def _identifier(name: str) -> str:

@@ -62,6 +62,8 @@ class DemoResult:
                 "Try next:",
                 '  mining sql "SELECT rank, drive_id, camera, round(hardness, 2) AS hardness, reason FROM selections '
                 f'JOIN mined USING (frame_id, hardness) ORDER BY rank LIMIT 10" --store {self.store_path}',
+                f"  mining report {self.config_path}    (the night as a page)",
+                f"  mining review {self.config_path} --open    (keep, drop, more like this)",
                 f"  mining run {self.config_path}    (again: there is nothing left to do)",
             ]
         )

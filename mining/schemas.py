@@ -286,6 +286,38 @@ SELECTIONS = _table(
     ("estimated_boxes", _F32, "boxes a labeler will draw, expected from the detections"),
 )
 
+REVIEWS = _table(
+    ("review_id", pa.string(), "rises with time within a batch"),
+    ("batch_id", pa.string(), ""),
+    ("frame_id", pa.string(), "the frame that was looked at"),
+    ("reviewer", pa.string(), "as `mining review --reviewer` named them"),
+    (
+        "verdict",
+        pa.string(),
+        "'keep', 'drop', 'more' (keep, and find more like it), or 'none' (taken back); a reviewer's last one on a frame holds",
+    ),
+    ("reason", pa.string(), "in the reviewer's words; NULL where none was given"),
+    (
+        "undoes",
+        pa.string(),
+        "review_id of the verdict that this one takes back; NULL where it is one of its own",
+    ),
+    ("reviewed_at", _TIME, ""),
+)
+
+ADDITIONS = _table(
+    *((field.name, field.type, field.metadata[b"doc"].decode()) for field in SELECTIONS),
+    ("review_id", pa.string(), "the verdict that brought it"),
+    ("replaces", pa.string(), "the dropped frame that it came for; NULL where it came as more like another"),
+    (
+        "place",
+        pa.string(),
+        "the frame of `selections` whose place in the batch it may take: the first of a place that nobody drops is in; "
+        "NULL where it came as more like another",
+    ),
+    ("like_frame_id", pa.string(), "the frame that it is like; NULL where it replaces one"),
+)
+
 SLICES = _table(
     ("batch_id", pa.string(), ""),
     ("slice", pa.string(), "a quota of the config, or one of its values"),
@@ -453,6 +485,8 @@ TABLES: dict[str, pa.Schema] = {
     "scenes": SCENES,
     "selections": SELECTIONS,
     "slices": SLICES,
+    "reviews": REVIEWS,
+    "additions": ADDITIONS,
     "exports": EXPORTS,
     "labels": LABELS,
     "overlooked": OVERLOOKED,

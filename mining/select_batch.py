@@ -63,9 +63,9 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> tuple[Sta
         )
         names = con.sql("SELECT frame_id FROM given_out ORDER BY frame_id").to_arrow_table()["frame_id"]
         taken = read_embeddings(con, committee, names.to_numpy().astype(np.str_), known_only=True)
-        chosen = choose(frames, select, taken, _reader(con, frames, committee, select, wanted))
+        chosen = choose(frames, select, taken, reader_of(con, frames, committee, select, wanted))
         tables = {
-            "selections": _selections(con, batch_id, committee, frames, chosen, config),
+            "selections": selections_of(con, batch_id, committee, frames, chosen, config),
             "slices": _slices(batch_id, chosen),
         }
     report.problems += _problems(select, frames, chosen)
@@ -100,6 +100,22 @@ def check(store: Store, config: Config) -> None:
 def other_stores(config: Config) -> list[Store]:
     """Open the stores of the other sites."""
     return [Store(config.place(site)) for site in config.select.other_stores]
+
+
+def batch_of(store: Store, committee: Committee, batch_id: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Find a batch and its marker: the named one, or the committee's newest; (None, {}) where there is none yet."""
+    batches = {name: marker for (_, name), marker in store.markers("select").items()}
+    if batch_id is not None:
+        if batch_id not in batches:
+            known = ", ".join(sorted(batches)[-5:]) or "none yet"
+            raise UsageError(f"no batch is called {batch_id!r}; the latest: {known}")
+        return batch_id, batches[batch_id]
+    own = [
+        (marker["chosen_at"], name)
+        for name, marker in batches.items()
+        if marker["committee_id"] == committee.committee_id
+    ]
+    return (max(own)[1], batches[max(own)[1]]) if own else (None, {})
 
 
 def _scored(
@@ -137,13 +153,14 @@ def examples_of(store: Store, config: Config, committee: Committee) -> FloatArra
     return embeddings_of(store, config, committee, config.select.like)
 
 
-def _reader(
+def reader_of(
     con: duckdb.DuckDBPyConnection,
     frames: Eligible,
     committee: Committee,
     select: SelectConfig,
     recording_ids: Sequence[str],
 ) -> Reader:
+    """What ``choose`` reads of some frames only; the connection must stay open, and hold the table ``given_out``."""
     return Reader(
         embeddings=lambda rows: read_embeddings(con, committee, frames.names(rows)),
         boxes=lambda rows: candidates.estimated_boxes(con, committee, frames.names(rows)),
@@ -206,7 +223,7 @@ def _problems(select: SelectConfig, frames: Eligible, chosen: Chosen) -> list[st
     return found
 
 
-def _selections(
+def selections_of(
     con: duckdb.DuckDBPyConnection,
     batch_id: str,
     committee: Committee,

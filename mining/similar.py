@@ -19,8 +19,8 @@ from mining.committee import Committee, committee_of
 from mining.config import Config
 from mining.decode import Decoder
 from mining.footage import FootageError
-from mining.footage.discover import IMAGE_ENDINGS, ending
 from mining.footage.images import read_image
+from mining.footage.names import IMAGE_ENDINGS, ending
 from mining.isolated import Crashed
 from mining.store import Store, sql_file
 from mining.types import FloatArray, MiningError, QueryError, UsageError
@@ -120,6 +120,26 @@ def find(
             if len(taken) == count or nearest.num_rows < asked:
                 return _answer(nearest.take(pa.array(taken, pa.int64())))
             asked *= 8
+
+
+def nearest(
+    con: duckdb.DuckDBPyConnection,
+    committee: Committee,
+    example: FloatArray,
+    frame_ids: pa.StringArray,
+    count: int,
+) -> list[str]:
+    """Name those of some frames that lie nearest to an example's embedding [d], the nearest first, ties by frame_id."""
+    con.register("admitted", pa.table({"frame_id": frame_ids}))
+    try:
+        con.execute(
+            "CREATE OR REPLACE TEMP VIEW looked_at AS FROM observations SEMI JOIN admitted USING (frame_id)"
+        )
+        asked = {"example": example.tolist(), "committee_id": committee.committee_id, "count": count}
+        found = con.sql(sql_file("similar"), params=asked).to_arrow_table()
+    finally:
+        con.unregister("admitted")
+    return [str(name) for name in found["frame_id"].to_pylist()]
 
 
 def _of_frames(store: Store, committee: Committee, frame_ids: list[str]) -> dict[str, FloatArray]:

@@ -46,6 +46,7 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "score": ("tracks", "scores"),
     "scenes": ("scenes",),
     "select": ("slices", "selections"),
+    "review": ("additions", "reviews"),
     "export": ("exports",),
     "import": ("annotators", "label_rejects", "overlooked", "labels"),
     "measure": ("yields",),

@@ -70,7 +70,7 @@ class Recording:
     recording_id: str
     """First 20 hexadecimal digits of the content's sha256."""
     uri: str
-    """Where it was found: an absolute path."""
+    """Where it was found: an absolute path, or ``s3://bucket/key``."""
     kind: str
     """``video`` or ``images``."""
     drive_id: str

@@ -34,6 +34,8 @@ VIEW_DOCS = {
     "scenes": "one run of hard frames of one camera",
     "selections": "one chosen frame of a batch",
     "slices": "one quota of a batch: what was wanted of a slice, and what came",
+    "reviews": "one verdict of one reviewer on one frame of a batch, taken back or not; `verdicts` holds those that stand",
+    "additions": "one frame that a review found for a batch: for a dropped one, or as more like another",
     "exports": "one delivered image",
     "labels": "one labelled box of any delivery, or one frame labelled as empty; `truth` holds those that stand",
     "overlooked": "one object that the committee sees and a delivery's labels lack",
@@ -41,6 +43,8 @@ VIEW_DOCS = {
     "annotators": "one annotator's agreement with the others on one class, in one delivery",
     "yields": "one labelled frame: the errors that the primary detector had made in it",
     "runs": "one `mining run`: when, with what, how it ended",
+    "verdicts": "one verdict that stands: each reviewer's last on a frame of a batch",
+    "batch_frames": "one frame that a batch holds, or held before a review: chosen, replacement or extra; `in_batch` says which",
     "truth": "one labelled box that counts, or one frame labelled as empty: each frame's newest delivery, annotators fused",
     "second_look": "one label that stands, or one object that the labels lack, which the committee contradicts; the worst first",
     "mined": "one frame and committee with its recording, telemetry, tags, scores, and whether it was chosen, exported, labelled",
@@ -60,6 +64,8 @@ _SAME_KEY_OTHER_ROWS = {"scenes"}
 _OF_BATCHES = {
     "selections",
     "slices",
+    "reviews",
+    "additions",
     "exports",
     "labels",
     "overlooked",
@@ -69,7 +75,7 @@ _OF_BATCHES = {
     "runs",
 }
 # Views that name other views.
-_OVER_TABLES = ("mined", "truth", "second_look")
+_OVER_TABLES = ("verdicts", "batch_frames", "mined", "truth", "second_look")
 # A recording may have several shards here, with a number at the end of each key: see detect_objects.plan.
 _CUT = {"detections", "observations"}
 _SHARD_NUMBER = re.compile(r"-\d{4,}$")
@@ -107,7 +113,11 @@ class Committed(Protocol):
 
 
 def connect(
-    stores: Sequence[Committed], *, nights: Nights | None = None, locked: bool = False
+    stores: Sequence[Committed],
+    *,
+    nights: Nights | None = None,
+    locked: bool = False,
+    memory_mb: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with a view a table, the view ``mined``, and the macros of ``sql/macros.sql``.
 
@@ -119,17 +129,18 @@ def connect(
         nights: list, plan and read only these nights of footage; batches and exports are seen whole.
         locked: for queries from people: nothing but the listed files can be opened, and no setting changed. DuckDB can
             still write to those: only what is checked to read may be run (see ``ask``).
+        memory_mb: what DuckDB may hold in memory, and as much again in its temporary folder; DuckDB's own limits where absent.
 
     Raises:
         MiningError: a file of the store is missing or damaged.
     """
     try:
-        return _opened(stores, nights, locked)
+        return _opened(stores, nights, locked, memory_mb)
     except duckdb.Error as error:
         if isinstance(told := unreadable(error), TemporaryError):
             raise told from None
         try:  # a shard was taken back while we looked: list once more
-            return _opened(stores, nights, locked)
+            return _opened(stores, nights, locked, memory_mb)
         except duckdb.Error as error:
             raise unreadable(error) or error from None
 
@@ -144,12 +155,14 @@ def unreadable(error: Exception) -> MiningError | None:
     if match is None:
         return None
     return MiningError(
-        f"{match[2]}: committed, but missing or damaged; bring it back from a copy, or `mining verify STORE --retract` takes "
-        "it back and `mining run CONFIG.toml` makes it again"
+        f"{match[2]}: committed, but missing or damaged; bring it back from a copy; what comes from the footage alone, `mining "
+        "verify STORE --retract` takes back and `mining run CONFIG.toml` makes again"
     )
 
 
-def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) -> duckdb.DuckDBPyConnection:
+def _opened(
+    stores: Sequence[Committed], nights: Nights | None, locked: bool, memory_mb: int | None
+) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     given_up = threading.Event()
     stop.interruptible(con, given_up.set)
@@ -158,6 +171,9 @@ def _opened(stores: Sequence[Committed], nights: Nights | None, locked: bool) ->
     con.execute("SET python_enable_replacements = false")  # a query's names are views, never our variables
     # Sorting more than memory holds spills here, and not into the folder that the caller happens to be in.
     con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
+    if memory_mb is not None:
+        con.execute(f"SET memory_limit = '{int(memory_mb)}MiB'")
+        con.execute(f"SET max_temp_directory_size = '{int(memory_mb)}MiB'")
     files = {table: committed(stores, table, nights) for table in TABLES}
     if any(isinstance(store.root, BucketPath) for store in stores):
         con.register_filesystem(file_system(given_up))

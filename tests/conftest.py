@@ -6,6 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The suite tries the same few examples each time. `pytest --hypothesis-profile=long` (or HYPOTHESIS_PROFILE=long) looks for
+# new ones, where a test does not name their number itself.
+_PLAIN = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("quick", _PLAIN, max_examples=60, derandomize=True)
+settings.register_profile("long", _PLAIN, max_examples=500, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

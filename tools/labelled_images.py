@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from detectors.classes import ClassMap, normalise
-from mining.footage.discover import IMAGE_ENDINGS, ending
+from mining.footage.names import IMAGE_ENDINGS, ending
 from mining.types import UsageError
 
 _MAX_LABEL_BYTES = 500_000_000

@@ -1,23 +1,28 @@
-"""Finding recordings: video files and image folders under folders, files, globs and list files."""
+"""Finding recordings: video files and image folders under folders, files, globs and list files; in buckets too."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mining import buckets
+from mining.footage import bucket
+from mining.footage.names import (
+    GLOB_CHARACTERS,
+    IMAGE_ENDINGS,
+    LIST_ENDINGS,
+    VIDEO_ENDINGS,
+    ending,
+    is_open,
+    shown,
+)
 from mining.footage.source import Problem, Source
 
-VIDEO_ENDINGS = frozenset(
-    ["mp4", "mkv", "avi", "mov", "m4v", "webm", "ts", "h264", "264", "hevc", "h265", "265"]
-)
-IMAGE_ENDINGS = frozenset(["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"])
-_NOT_FOOTAGE = frozenset({"masks"})
-"""Folders passed over in a search: images of class ids. Named outright, such a folder is searched all the same."""
-_LIST_ENDINGS = frozenset({"txt", "lst"})
 _LIST_MAX_BYTES = 64 * 1024 * 1024
-_GLOB_CHARACTERS = frozenset("*?[")
+_DEEPEST = 200
+"""Folders within folders that a search goes down, and lists that name lists."""
 
 
 def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
@@ -26,13 +31,15 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
     A path is a folder (searched with all below it), a file, a glob (``**`` allowed), or a list file (``@drives.lst``,
     or any .txt or .lst): one path a line, relative to the list's folder, ``#`` begins a comment line. Hidden names are
     passed over, as are folders called ``masks`` (unless named outright) and links that lead in a circle. A folder that
-    holds images directly is one recording.
+    holds images directly is one recording. All of them may be ``s3://`` URIs; a list in a bucket names URIs, or what lies
+    relative to it.
 
-    Returns the sources sorted by path, each once, and what gave no footage.
+    Returns the sources sorted by path, each once, and what gave no footage. UsageError and TemporaryError where a bucket
+    cannot be listed.
     """
     sources: set[Source] = set()
     problems: dict[tuple[str, str], Problem] = {}
-    for found in _expand(paths):
+    for found in _expand(paths, (), set()):
         if isinstance(found, Problem):
             problems.setdefault((found.path, found.reason), found)
         else:
@@ -40,27 +47,20 @@ def discover(paths: list[str]) -> tuple[list[Source], list[Problem]]:
     return sorted(sources), list(problems.values())
 
 
-def ending(path: str) -> str:
-    """The lower-case file ending without its dot."""
-    return os.path.splitext(path)[1].lower().removeprefix(".")
-
-
-def shown(path: str) -> str:
-    """A path as valid text: bytes that are no UTF-8 appear as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _expand(paths: list[str], lists: tuple[str, ...] = ()) -> Iterator[Source | Problem]:
-    for path in paths:
+def _expand(paths: Iterable[str], lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
+    """Take what paths name. ``lists`` are those that lead here, ``read`` all that were read so far."""
+    for path in dict.fromkeys(paths):
         if "\0" in path:
-            yield Problem(path.replace("\0", "\\x00"), "a path cannot hold a NUL character")
+            yield Problem(shown(path.replace("\0", "\\x00")), "a path cannot hold a NUL character")
         elif path.startswith("@"):
-            yield from _from_list(path[1:], lists)
+            yield from _from_list(path[1:], lists, read)
+        elif buckets.is_uri(path):
+            yield from _from_list(path, lists, read) if ending(path) in LIST_ENDINGS else bucket.find(path)
         elif os.path.isdir(path):
             yield from _from_folder(path)
         elif os.path.lexists(path):
-            yield from _from_list(path, lists) if ending(path) in _LIST_ENDINGS else _from_file(path)
-        elif _GLOB_CHARACTERS & set(path):
+            yield from _from_list(path, lists, read) if ending(path) in LIST_ENDINGS else _from_file(path)
+        elif GLOB_CHARACTERS & set(path):
             yield from _from_glob(path)
         else:
             yield Problem(shown(path), "no such file or folder")
@@ -88,15 +88,18 @@ def _from_folder(folder: str) -> Iterator[Source | Problem]:
     yield from found or [Problem(shown(folder), "no video and no image under this folder")]
 
 
-def _walk(folder: str, seen: set[str]) -> Iterator[Source | Problem]:
+def _walk(folder: str, seen: set[str], depth: int = 0) -> Iterator[Source | Problem]:
     """Search a folder and all below it; each real folder once, so that links in a circle end."""
+    if depth > _DEEPEST:
+        yield Problem(shown(folder), f"nested deeper than {_DEEPEST} folders")
+        return
     real = os.path.realpath(folder)
     if real in seen:
         return
     seen.add(real)
     try:
         with os.scandir(folder) as scan:
-            entries = sorted((e for e in scan if _is_open(e.name)), key=lambda e: e.name)
+            entries = sorted((e for e in scan if is_open(e.name)), key=lambda e: e.name)
     except OSError as error:
         yield Problem(shown(folder), f"cannot be searched: {error.strerror}")
         return
@@ -104,7 +107,7 @@ def _walk(folder: str, seen: set[str]) -> Iterator[Source | Problem]:
     for entry in entries:
         kind = ending(entry.name)
         if entry.is_dir():
-            yield from _walk(entry.path, seen)
+            yield from _walk(entry.path, seen, depth + 1)
         elif kind in VIDEO_ENDINGS and _is_regular(entry.path):
             yield _source(entry.path, "video")
         elif kind in IMAGE_ENDINGS and _is_regular(entry.path):
@@ -117,16 +120,16 @@ def _from_glob(pattern: str) -> Iterator[Source | Problem]:
     """Take what a glob matches: folders with all below, videos, and for images the folder that holds them."""
     # pathlib, because its ``**`` does not follow links, which could lead in circles
     parts = Path(pattern).parts
-    literal = next(i for i, part in enumerate(parts) if _GLOB_CHARACTERS & set(part))
+    literal = next(i for i, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
     base = Path(*parts[:literal])
     try:
         matches = sorted(
             str(match)
             for match in base.glob(os.path.join(*parts[literal:]))
-            if all(_is_open(part) for part in match.relative_to(base).parts)
+            if all(is_open(part) for part in match.relative_to(base).parts)
         )
     except (ValueError, OSError) as error:
-        yield Problem(shown(pattern), f"not a usable pattern: {error}")
+        yield Problem(shown(pattern), shown(f"not a usable pattern: {error}"))
         return
     seen: set[str] = set()
     found: list[Source | Problem] = []
@@ -141,39 +144,60 @@ def _from_glob(pattern: str) -> Iterator[Source | Problem]:
     yield from found or [Problem(shown(pattern), "this pattern matches no video and no image")]
 
 
-def _is_open(name: str) -> bool:
-    """Whether a search looks at a name: neither hidden nor a folder of masks."""
-    return not name.startswith(".") and name.lower() not in _NOT_FOOTAGE
-
-
-def _from_list(path: str, lists: tuple[str, ...]) -> Iterator[Source | Problem]:
-    """Take the paths that a list file names; a list may name lists, but not itself."""
-    real = os.path.realpath(path)
+def _from_list(path: str, lists: tuple[str, ...], read: set[str]) -> Iterator[Source | Problem]:
+    """Take the paths that a list file names; a list may name lists, but not itself. Each is read once."""
+    real = path if buckets.is_uri(path) else os.path.realpath(path)
     if real in lists:
         yield Problem(shown(path), "this list names itself")
         return
-    try:
-        if not _is_regular(path):
-            yield Problem(
-                shown(path), "no such list file" if not os.path.exists(path) else "not a regular file"
-            )
-            return
-        if os.path.getsize(path) > _LIST_MAX_BYTES:
-            yield Problem(shown(path), f"a list of more than {_LIST_MAX_BYTES} bytes")
-            return
-        # surrogateescape: a listed name may hold any byte, as file names do
-        text = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    except OSError as error:
-        yield Problem(shown(path), f"cannot be read: {error.strerror}")
+    if len(lists) > _DEEPEST:
+        yield Problem(shown(path), f"nested deeper than {_DEEPEST} lists")
         return
+    if real in read:
+        return
+    read.add(real)
+    content = _list_content(path)
+    if isinstance(content, Problem):
+        yield content
+        return
+    # surrogateescape: a listed name may hold any byte, as file names do
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     lines = [line.strip() for line in text.split("\n")]
     named = [line for line in lines if line and not line.startswith("#")]
     if not named:
         yield Problem(shown(path), "this list names nothing")
     folder = os.path.dirname(real)
-    for line in named:
-        at, name = ("@", line[1:]) if line.startswith("@") else ("", line)
-        yield from _expand([at + os.path.join(folder, name)], (*lists, real))
+    yield from _expand((_named_in(folder, line) for line in named), (*lists, real), read)
+
+
+def _list_content(path: str) -> bytes | Problem:
+    """Read a list, or say why it cannot be."""
+    too_large = Problem(shown(path), f"a list of more than {_LIST_MAX_BYTES} bytes")
+    try:
+        if buckets.is_uri(path):
+            buckets.check_uri(path, "footage.paths")
+            return (
+                too_large if buckets.described(path).size_bytes > _LIST_MAX_BYTES else buckets.read(path)[0]
+            )
+        if not _is_regular(path):
+            reason = "no such list file" if not os.path.exists(path) else "not a regular file"
+            return Problem(shown(path), reason)
+        return too_large if os.path.getsize(path) > _LIST_MAX_BYTES else Path(path).read_bytes()
+    except FileNotFoundError:
+        return Problem(shown(path), "no such list file")
+    except OSError as error:
+        return Problem(shown(path), f"cannot be read: {error.strerror}")
+
+
+def _named_in(folder: str, line: str) -> str:
+    """What a line of a list names; relative paths start at the list's folder."""
+    at, name = ("@", line[1:]) if line.startswith("@") else ("", line)
+    if buckets.is_uri(name):
+        return at + name
+    if buckets.is_uri(folder):  # and never a file of this machine
+        name_of_bucket, _, key = folder.removeprefix(buckets.SCHEME).partition("/")
+        return f"{at}{buckets.SCHEME}{name_of_bucket}{os.path.normpath(f'/{key}/{name}')}"
+    return at + os.path.join(folder, name)
 
 
 def _source(path: str, kind: str) -> Source | Problem:

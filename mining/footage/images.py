@@ -15,8 +15,8 @@ from cv2.utils import logging as cv2_logging
 from numpy.typing import NDArray
 
 from mining.footage.container import MAX_PIXELS
-from mining.footage.discover import IMAGE_ENDINGS, ending, shown
 from mining.footage.image_header import image_size
+from mining.footage.names import IMAGE_ENDINGS, ending, shown
 from mining.footage.source import Facts, FootageError
 from mining.footage.timeline import NS_PER_S, even_times
 from mining.types import Frame, FrameTimes

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mining.footage.bucket import described
 from mining.footage.identity import content_digest, stat_signature
 from mining.footage.images import image_names, probe_images, read_images
+from mining.footage.near import near_times
 from mining.footage.reader import read_video
 from mining.footage.sidecar import Sidecar, find_sidecar
 from mining.footage.source import Defaults, Facts, FootageError, Source
@@ -19,7 +21,7 @@ from mining.footage.timeline import NS_PER_S, duration_s, mean_rate_hz
 from mining.footage.video import probe_video
 from mining.types import Frame, FrameTimes, Recording
 
-_NO_FRAMES = FrameTimes(np.empty(0, dtype=np.int64))
+NO_FRAMES = FrameTimes(np.empty(0, dtype=np.int64))
 _FAULTS_NAMED = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +43,7 @@ def probe(
     """
     sidecar, sidecar_faults = _sidecar(source)
     size_bytes, modified_ns = stat_signature(source)
-    recording_id = hashlib.sha256(b"unreadable\0" + source.path.encode()).hexdigest()[:20]
+    recording_id = id_of_unreadable(source)
     try:
         recording_id = content_digest(source)[:20]
         if size_bytes == 0:
@@ -49,7 +51,7 @@ def probe(
         facts = (facts_of or read_facts)(source, sidecar, defaults)
         status = "partial" if facts.faults or sidecar_faults else "ok"
     except FootageError as error:
-        facts, status = Facts(_NO_FRAMES, None, None, None, None, [str(error)]), "unreadable"
+        facts, status = Facts(NO_FRAMES, None, None, None, None, [str(error)]), "unreadable"
     started_at, started_at_source = _start(source, sidecar, facts)
     rate_hz = mean_rate_hz(facts.times)
     width_px, height_px = facts.size_px or (None, None)
@@ -78,9 +80,62 @@ def probe(
     return recording, facts.times
 
 
+def id_of_unreadable(source: Source) -> str:
+    """Name a recording of whose content nothing is known."""
+    return hashlib.sha256(b"unreadable\0" + source.path.encode()).hexdigest()[:20]
+
+
+def out_of_reach(source: Source, defaults: Defaults, reason: str) -> Recording:
+    """Describe a recording in a bucket that cannot be had now, with what its listing told."""
+    try:
+        size_bytes, modified_ns = described(source).stat_signature
+    except FootageError:
+        size_bytes, modified_ns = 0, 0
+    return Recording(
+        recording_id=id_of_unreadable(source),
+        uri=source.path,
+        kind=source.kind,
+        drive_id=_default_drive_id(source),
+        vehicle_id=None,
+        camera=defaults.camera,
+        started_at=_EPOCH + timedelta(microseconds=modified_ns // 1000),
+        started_at_source="file_time",
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
+        frame_count=0,
+        status="unreadable",
+        error=reason,
+    )
+
+
 def frame_times(source: Source, defaults: Defaults) -> FrameTimes:
     """List the frames as ``probe`` does, without hashing the content. Raises FootageError where there is none."""
     return read_facts(source, _sidecar(source)[0], defaults).times
+
+
+def frame_times_near(
+    source: Source, defaults: Defaults, wanted: Mapping[int, int]
+) -> tuple[FrameTimes, dict[int, int]]:
+    """List the frames around some, for a few pictures of a long video; all frames where it cannot be read in part.
+
+    Args:
+        source: a recording.
+        defaults: as for ``frame_times``.
+        wanted: frame index -> its exact pts_ns.
+
+    Returns:
+        Times for ``read``, which gives the same pixels with these as with all; and frame index -> place among them.
+
+    Raises:
+        FootageError: there is no frame in it, or not as many as an index says.
+    """
+    near = near_times(source.path, list(wanted.values())) if source.kind == "video" else None
+    if near is not None:
+        return near, {index: int(np.searchsorted(near.pts_ns, pts_ns)) for index, pts_ns in wanted.items()}
+    times = frame_times(source, defaults)
+    if max(wanted) >= len(times):
+        raise FootageError(f"{source.path}: holds fewer frames than when it was indexed; run `mining index`")
+    return times, {index: index for index in wanted}
 
 
 def read(

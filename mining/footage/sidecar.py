@@ -17,13 +17,14 @@ import json
 import math
 import os
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Any
 
 from mining.footage.source import FootageError, Source
 
-_ENDINGS = {"sidecar": (".toml", ".json"), "telemetry": (".csv", ".parquet")}
+COMPANION_ENDINGS = {"sidecar": (".toml", ".json"), "telemetry": (".csv", ".parquet")}
 _MAX_BYTES = 1_000_000
 _MAX_TAGS = 256
 _NAME_CHARACTERS = 256
@@ -54,7 +55,7 @@ def companions(source: Source) -> dict[str, str]:
     """
     stem = os.path.splitext(source.path)[0] if source.kind == "video" else source.path
     found: dict[str, str] = {}
-    for kind, endings in _ENDINGS.items():
+    for kind, endings in COMPANION_ENDINGS.items():
         for path in (stem + ending for ending in endings):
             if os.path.isfile(path):
                 found[f"second {kind}" if kind in found else kind] = path
@@ -64,7 +65,7 @@ def companions(source: Source) -> dict[str, str]:
 def refuse_twin(path: str) -> None:
     """Raise FootageError where a file of the same kind lies there with the other ending: which one counts?"""
     stem, own = os.path.splitext(path)
-    for endings in _ENDINGS.values():
+    for endings in COMPANION_ENDINGS.values():
         twins = [stem + e for e in endings if e != own and own in endings and os.path.isfile(stem + e)]
         if twins:
             raise FootageError(f"{os.path.basename(twins[0])} lies beside it; keep one of the two")
@@ -96,7 +97,9 @@ def _parsed(path: str) -> dict[str, Any]:
         raise FootageError(f"larger than {_MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
-        content = tomllib.loads(text) if path.endswith(".toml") else json.loads(text)
+        content = (
+            tomllib.loads(text) if path.endswith(".toml") else json.loads(text, object_pairs_hook=_distinct)
+        )
     except UnicodeDecodeError:
         raise FootageError("not UTF-8 text") from None
     except RecursionError:
@@ -105,6 +108,15 @@ def _parsed(path: str) -> dict[str, Any]:
         raise FootageError(f"cannot be parsed: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict):
         raise FootageError("must hold keys and values, such as drive_id")
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, as TOML does: a key that stands there twice says two things."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise FootageError(f"{_brief(twice)} stands there twice")
     return content
 
 

@@ -13,12 +13,17 @@ class FootageError(MiningError):
     """Footage, or a file that belongs to it, cannot be used; the message is one line."""
 
 
+class OutOfReach(FootageError):
+    """Footage cannot be had now; nothing is known to be wrong with it, and the next run tries again."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """One recording as found on disk, not opened yet."""
+    """One recording as found, not opened yet."""
 
     path: str
-    """Absolute path, links resolved: a video file, or a folder that holds images directly."""
+    """A video file, or a folder that holds images directly: an absolute path, links resolved, or ``s3://bucket/key``, which
+    ``cache.at_hand`` brings to the local disk. Whatever opens files takes a local one."""
     kind: Literal["video", "images"]
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mining.footage.sidecar import refuse_twin
 from mining.footage.source import FootageError
+from mining.text import one_line
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +28,7 @@ _TIMES = frozenset({"time", "time_s"})
 _LARGEST = 1e300
 """Above this a number is no measurement, and differences would overflow."""
 _MAX_BYTES = 256_000_000
-_MAX_ROWS = 50_000_000
+_MAX_VALUES = 50_000_000
 _MAX_COLUMNS = 256
 _NAME_CHARACTERS = 256
 _CIRCLE_DEG = {"heading_deg": 0.0, "longitude_deg": -180.0}
@@ -100,17 +101,18 @@ def _read_table(path: str) -> pa.Table:
         options = pa_csv.ParseOptions(invalid_row_handler=lambda row: "skip")
         return pa_csv.read_csv(path, parse_options=options)
     except OSError as error:
-        raise FootageError(f"cannot be read: {error.strerror or _brief(error)}") from None
+        raise FootageError(f"cannot be read: {_brief(error.strerror or error)}") from None
     except (pa.ArrowException, ValueError) as error:
         raise FootageError(f"cannot be parsed: {_brief(error)}") from None
 
 
 def _read_parquet(path: str) -> pa.Table:
     with pq.ParquetFile(path) as file:
-        # A small file can unpack to a huge table: its own row and byte counts are looked at first.
+        # A small file can unpack to a huge table: its own counts are looked at first.
         metadata = file.metadata
         unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-        if metadata.num_rows > _MAX_ROWS or unpacked > 4 * _MAX_BYTES or metadata.num_columns > _MAX_COLUMNS:
+        values = metadata.num_rows * max(1, metadata.num_columns)
+        if values > _MAX_VALUES or unpacked > 4 * _MAX_BYTES or metadata.num_columns > _MAX_COLUMNS:
             raise FootageError(f"too large: {metadata.num_rows} rows, {metadata.num_columns} columns")
         return file.read()
 
@@ -232,5 +234,6 @@ def _interpolated(name: str, own: Floats, values: Floats, wanted: Floats, max_ga
     return out
 
 
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _brief(error: object) -> str:
+    """What went wrong in one line; it may quote the file's own bytes."""
+    return one_line(" ".join(str(error).split()))[:200]

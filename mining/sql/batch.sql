@@ -1,4 +1,4 @@
--- The frames of one batch (table `batch`: its rows of selections) with all that a delivery says of them, in the order of
+-- The frames of one batch (table `batch`: its rows of batch_frames) with all that a delivery says of them, in the order of
 -- the batch. A frame whose recording was indexed otherwise since, or lies at another site, has no recording_id here.
 SELECT
     s.frame_id, s.committee_id, s.rank, s.arm, s.slice, s.reason, s.hardness, s.estimated_boxes,

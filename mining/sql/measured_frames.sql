@@ -1,4 +1,4 @@
--- The frames of one batch (table `batch`: its rows of selections) with the labels that stand, whether the detector has looked
+-- The frames of one batch (table `batch`: its rows of batch_frames) with the labels that stand, whether the detector has looked
 -- at them, and whether the labels lack boxes that were bad ($losing: kinds of rejects).
 SELECT
     s.frame_id,

@@ -17,7 +17,7 @@ SELECT
     o.embedding,
     o.status,
     o.error,
-    EXISTS (FROM selections AS c WHERE c.frame_id = f.frame_id) AS chosen,
+    EXISTS (FROM batch_frames AS c WHERE c.frame_id = f.frame_id AND (c.in_batch OR c.origin <> 'extra')) AS chosen,
     EXISTS (FROM exports AS e WHERE e.frame_id = f.frame_id AND e.status = 'ok') AS exported,
     EXISTS (FROM labels AS l WHERE l.frame_id = f.frame_id) AS labelled
 FROM frames AS f

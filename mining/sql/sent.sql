@@ -5,7 +5,7 @@ SELECT
     f.frame_id IS NOT NULL AS is_there
 FROM exports AS e
 LEFT JOIN frames AS f USING (frame_id)
-LEFT JOIN selections AS s ON s.batch_id = e.batch_id AND s.frame_id = e.frame_id
+LEFT JOIN batch_frames AS s ON s.batch_id = e.batch_id AND s.frame_id = e.frame_id
 WHERE e.batch_id = $batch_id AND e.status = 'ok'
 QUALIFY row_number() OVER (PARTITION BY e.frame_id ORDER BY e.vendor = $vendor DESC, e.vendor) = 1
 ORDER BY e.position

@@ -10,7 +10,10 @@ looked AS (
     FROM observations GROUP BY night
 ),
 scored AS (SELECT night, count(DISTINCT frame_id) AS scored FROM scores GROUP BY night),
-picked AS (SELECT night, count(*) AS chosen FROM frames SEMI JOIN selections USING (frame_id) GROUP BY night),
+picked AS (
+    SELECT night, count(*) AS chosen FROM frames
+    SEMI JOIN (FROM batch_frames WHERE in_batch) USING (frame_id) GROUP BY night
+),
 known AS (SELECT night, count(*) AS labelled FROM frames SEMI JOIN labels USING (frame_id) GROUP BY night)
 SELECT
     night, recordings, partial, unreadable,

@@ -3,7 +3,7 @@
 SELECT y.*, s.slice, coalesce(f.drive_id, y.frame_id) AS drive_id, c.* EXCLUDE (frame_id, committee_id)
 FROM yields AS y
 SEMI JOIN wanted USING (batch_id)
-JOIN (SELECT batch_id, frame_id, slice FROM selections) AS s USING (batch_id, frame_id)
+JOIN (SELECT batch_id, frame_id, slice FROM batch_frames) AS s USING (batch_id, frame_id)
 LEFT JOIN (SELECT frame_id, drive_id FROM frames) AS f USING (frame_id)
 LEFT JOIN (SELECT frame_id, committee_id, COLUMNS('_pct$') FROM scores) AS c USING (frame_id, committee_id)
 ORDER BY y.batch_id, y.frame_id

@@ -21,12 +21,13 @@ KINDS: Mapping[str, str] = {
     "duplicate": "the same box of the same annotator twice",
     "twice": "the same image of the same annotator twice",
     "skipped": "an image that the labeler skipped or cancelled: not a fault",
+    "dropped": "an image that a review has taken out of the batch since it was sent: not a fault",
     "other_class": "a class that labels.names maps to nothing, or a region to ignore of no class of ours: not a fault",
     "unsupported": "a shape that no box can stand for, such as a point or a line: not a fault",
 }
 """What keeps a record of a delivery from being taken in."""
 
-NO_FAULT = frozenset({"skipped", "other_class", "unsupported"})
+NO_FAULT = frozenset({"skipped", "dropped", "other_class", "unsupported"})
 """Kinds that do not count towards the share of bad rows that refuses a delivery."""
 
 

@@ -18,7 +18,7 @@ import pytest
 from mining import decode_ahead, isolated
 from mining.config import Config
 from mining.decode_ahead import Shard, batches, in_order, side_by_side
-from mining.footage import Source
+from mining.footage import Source, stat_signature
 from mining.progress import Clock
 from tests.mining.synthetic import NIGHT
 
@@ -39,7 +39,8 @@ def video(
 
 
 def shard(path: Path, frames: int, size_px: tuple[int, int] = (64, 48)) -> Shard:
-    return Shard(path.stem, Source(str(path), "video"), NIGHT, path.stem, "x", np.arange(frames), size_px)
+    source = Source(str(path), "video")
+    return Shard(path.stem, source, NIGHT, path.stem, "x", np.arange(frames), size_px, stat_signature(source))
 
 
 def config(**detect: Any) -> Config:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mining.footage import (
@@ -423,7 +423,6 @@ json_values = st.recursive(
 sidecar_keys = st.sampled_from(["drive_id", "vehicle_id", "camera", "started_at", "frame_rate_hz", "tags"])
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     content=st.binary(max_size=200)
     | st.dictionaries(sidecar_keys, json_values).map(lambda d: json.dumps(d).encode())
@@ -555,7 +554,6 @@ headers = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     content=st.binary(max_size=120)
     | st.tuples(headers, st.lists(st.lists(cells, max_size=4), max_size=6)).map(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mining.vendors import guess, untrusted
@@ -291,7 +291,6 @@ def test_what_is_no_file_is_refused(reader: str, tmp_path: Path) -> None:
         _refused(lambda path=path: READERS[reader](path))
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
 )
@@ -413,7 +412,6 @@ def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_damaged_zip_is_unpacked_or_refused(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mining.vendors import VENDORS
@@ -698,7 +698,6 @@ def _checked(read: Callable[[], Labels]) -> None:
 
 
 @pytest.mark.parametrize("vendor", READERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_broken_bytes_are_read_or_refused(vendor: str, data: st.DataObject, tmp_path: Path) -> None:
     content = bytearray(data.draw(st.sampled_from(_seeds(vendor, tmp_path))))
@@ -739,7 +738,6 @@ def _changed(entry: Any, data: st.DataObject) -> Any:
 
 
 @pytest.mark.parametrize("vendor", [one for one in READERS if not one.startswith("cvat")])
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_values_of_other_types_are_read_or_refused(vendor: str, data: st.DataObject, tmp_path: Path) -> None:
     text = data.draw(st.sampled_from(_seeds(vendor, tmp_path))).decode()
@@ -753,7 +751,6 @@ def test_values_of_other_types_are_read_or_refused(vendor: str, data: st.DataObj
 
 
 @pytest.mark.parametrize("vendor", [one for one in READERS if not one.startswith("cvat")])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=st.recursive(_VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(["data", "annotations", "projects", "Label", "labels", "name", "source-ref", "task_id", "response"])
     , inner, max_size=3), max_leaves=12))  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_macro_reads_only_its_columns(store: Store) -> None:
 
 
 def test_every_view_has_its_comment(store: Store) -> None:
-    assert set(views.VIEW_DOCS) == {*TABLES, "mined", "second_look", "truth"}
+    assert set(views.VIEW_DOCS) == {*TABLES, "verdicts", "batch_frames", "mined", "second_look", "truth"}
     with store.connect() as con:
         found = dict(
             con.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall()

@@ -1,0 +1,5 @@
+"""``python -m mining``: the command line."""
+
+from mining.cli import main
+
+main()
