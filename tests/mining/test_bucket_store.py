@@ -538,11 +538,11 @@ def test_a_lease_of_another_host_lapses_by_the_clock_of_the_service(
 def test_a_lease_is_kept_as_long_as_the_job_lives_and_not_after_it(
     s3: FlakyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LASTS_S", 3.0)
+    monkeypatch.setattr(lease, "LASTS_S", 2.0)
     mine, other = leases(), leases()
     other._me["host"] = mine._me["host"] = "another"  # so that nobody looks for the process
     assert mine.take("a")
-    until = time.monotonic() + 8
+    until = time.monotonic() + 5
     while time.monotonic() < until:
         assert not other.take("a")
         time.sleep(0.5)
