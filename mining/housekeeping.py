@@ -18,7 +18,7 @@ from mining.places import BucketPath, Place, Stat, listed, reading, sha256_of
 from mining.progress import progress
 from mining.schemas import TABLES
 from mining.store import STAGE_TABLES, Store
-from mining.types import UsageError
+from mining.types import TemporaryError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,7 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
 
     Raises:
         UsageError: a committee that the store does not hold.
+        TemporaryError: a listing of a bucket is not to be trusted.
     """
     found, kept = Garbage(), set[Place]()
     known: set[str] = set()
@@ -176,6 +177,10 @@ def garbage(store: Store, committees: Sequence[str], grace_h: float) -> Garbage:
         of_sleeper = isinstance(file, BucketPath) and stat.st_mtime > recent_s
         if (of_packs and file.parent in young) or of_sleeper:
             found.waiting += 1
+        elif isinstance(file, BucketPath) and file not in replaced and _is_committed(store, file):
+            raise TemporaryError(
+                f"{file}: is committed, and the listing of commits lacks it; nothing is taken away, try again later"
+            )
         else:
             found.files.append(file)
             found.size_bytes += stat.st_size
@@ -202,6 +207,15 @@ def collect(store: Store, found: Garbage) -> None:
         store.leases.assure()
         file.unlink(missing_ok=True)
     found.size_bytes += sweep()
+
+
+def _is_committed(store: Store, file: BucketPath) -> bool:
+    """Ask for the commit of a file by its name: an empty listing may be whatever stands between us and the storage."""
+    table, night = file.parent.parent.name, date.fromisoformat(file.parent.name.removeprefix("night="))
+    stage = next(stage for stage, tables in STAGE_TABLES.items() if table in tables)
+    if file.name.startswith(packs.PREFIX):
+        return any(pack.file == file.name for pack in store.packs(stage, night).get(table, ()))
+    return store.marker_of(stage, night, file.name.removesuffix(".parquet")) is not None
 
 
 def _written(store: Store) -> Iterator[tuple[Place, Stat]]:
