@@ -1,4 +1,4 @@
-"""Fixtures of the tests that look at pages in a real browser."""
+"""What several test files share: a real browser, and a bucket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from mining import buckets
+from tests.mining.flaky_s3 import FlakyS3, flaky_s3
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +28,17 @@ def browser() -> Iterator[Browser]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
+    """A bucket ``fleet``; nothing fails until a test says so."""
+    monkeypatch.setattr(buckets, "RETRY_FOR_S", 20.0)
+    monkeypatch.setattr(buckets, "_FIRST_PAUSE_S", 0.02)
+    with flaky_s3(seed=5) as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        buckets._client.cache_clear()
+        service.make_bucket("fleet")
+        yield service
+    buckets._client.cache_clear()

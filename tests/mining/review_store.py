@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,3 +176,11 @@ def reviewing(conf: Config, reviewer: str, *options: str) -> Iterator[tuple[str,
     finally:
         process.kill()
         process.wait()
+
+
+def copied(template: Path, folder: Path) -> Config:
+    """Copy the store of a template that ``make`` made; the footage stays the template's."""
+    shutil.copytree(template / "store", folder / "store")
+    text = (template / "night.toml").read_text().replace('"drives"', json.dumps(str(template / "drives")))
+    (folder / "night.toml").write_text(text)
+    return configs.load(folder / "night.toml")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from mining.places import BucketPath, opened, place, sha256_of
 from mining.schemas import SLICES, TABLES
 from mining.store import Store
 from mining.types import QueryError, TemporaryError, UsageError
-from tests.mining.flaky_s3 import FlakyS3, flaky_s3
+from tests.mining.flaky_s3 import FlakyS3
 from tests.mining.synthetic import COMMITTEE, NIGHT, Drive, commit, table
 
 DRIVES = (
@@ -47,20 +47,6 @@ MINING = [
     "-c",
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mining.cli import main; main()",
 ]
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
-    """A bucket ``fleet``; nothing fails until a test says so."""
-    monkeypatch.setattr(buckets, "RETRY_FOR_S", 20.0)
-    monkeypatch.setattr(buckets, "_FIRST_PAUSE_S", 0.02)
-    with flaky_s3(seed=5) as service:
-        for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
-        buckets._client.cache_clear()
-        service.make_bucket("fleet")
-        yield service
-    buckets._client.cache_clear()
 
 
 ROOT = BucketPath("s3://fleet/nights/store 1")

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mining import buckets, compact, pipeline
+from mining import compact, pipeline
 from mining.config import Config
 from mining.report import write
 from mining.store import Store
 from tests.mining import review_store
-from tests.mining.flaky_s3 import FlakyS3, flaky_s3
+from tests.mining.flaky_s3 import FlakyS3
 from tests.mining.review_store import batch_frames, rows, session
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
-    monkeypatch.setattr(buckets, "RETRY_FOR_S", 20.0)
-    monkeypatch.setattr(buckets, "_FIRST_PAUSE_S", 0.02)
-    with flaky_s3(seed=5) as service:
-        for name, value in service.environment.items():
-            monkeypatch.setenv(name, value)
-        buckets._client.cache_clear()
-        service.make_bucket("fleet")
-        yield service
-    buckets._client.cache_clear()
 
 
 @pytest.fixture

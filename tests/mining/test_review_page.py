@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from mining import config as configs
 from mining.config import Config
 from tests.mining import review_store
 from tests.mining.review_store import batch_frames, reviewing, rows
@@ -29,10 +27,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def conf(template: Path, tmp_path: Path) -> Config:
-    shutil.copytree(template / "store", tmp_path / "store")
-    text = (template / "night.toml").read_text().replace('"drives"', json.dumps(str(template / "drives")))
-    (tmp_path / "night.toml").write_text(text)
-    return configs.load(tmp_path / "night.toml")
+    return review_store.copied(template, tmp_path)
 
 
 @pytest.fixture

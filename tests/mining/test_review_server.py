@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,10 +46,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def conf(template: Path, tmp_path: Path) -> Config:
-    shutil.copytree(template / "store", tmp_path / "store")
-    text = (template / "night.toml").read_text().replace('"drives"', json.dumps(str(template / "drives")))
-    (tmp_path / "night.toml").write_text(text)
-    return configs.load(tmp_path / "night.toml")
+    return review_store.copied(template, tmp_path)
 
 
 @pytest.fixture(scope="module")

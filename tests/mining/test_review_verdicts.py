@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
@@ -36,10 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def conf(template: Path, tmp_path: Path) -> Config:
     """A store of its own with a batch of 20: 16 mined, 4 random. The footage is the template's."""
-    shutil.copytree(template / "store", tmp_path / "store")
-    text = (template / "night.toml").read_text().replace('"drives"', json.dumps(str(template / "drives")))
-    (tmp_path / "night.toml").write_text(text)
-    return configs.load(tmp_path / "night.toml")
+    return review_store.copied(template, tmp_path)
 
 
 def arm(conf: Config, name: str) -> list[str]:
