@@ -1,13 +1,14 @@
 """Does a night that is killed again and again end with the rows of one that is not?
 
-    python tools/chaos.py --footage FILE|FOLDER ... [--weights FILE ...] [--kills 200] [--jobs 1|2] [--seed 0] [--json]
+    python tools/chaos.py --footage FILE|FOLDER ... [--weights FILE ...] [--kills 200] [--every-boundary] [--jobs 1|2]
+                          [--s3 SHARE] [--seed 0] [--json]
 
-The night is run once, undisturbed. Then again, in other stores, and killed (SIGKILL) until --kills is reached: each night first
-at a commit boundary (before the n-th rename, unlink or sync of a file since the start; each n has its turn), then at drawn
-boundaries and random moments. Each time the same command is started again; when a night ends, its rows are compared, the
-store is verified, and another is begun. With ``--jobs 2`` two jobs work on the store, and either is killed. With ``--s3 0.05``
-the store that is killed lies in a bucket of a local S3 that fails this share of all requests (500, 503, connections that end
-before or after the work, answers cut off); a boundary is a write of an object then.
+The night is run once, undisturbed. Then again, in other stores, and killed (SIGKILL) until --kills is reached: at random
+moments, and at commit boundaries (before a rename, unlink or sync of a file) that had no kill so far; with
+``--every-boundary`` until each boundary of the undisturbed night had its kill. Each time the same command is started again;
+when a night ends, its rows are compared, the store is verified, and another is begun. With ``--jobs 2`` two jobs work on the
+store, and one or both are killed. With ``--s3 0.05`` the store lies in a bucket of a local S3 that fails this share of all
+requests (500, 503, connections that end before or after the work, answers cut off); a boundary is a write of an object then.
 
 Held: equal rows in every table, none twice, none missing; `mining verify` finds no damage; every end is 0 or a kill.
 """
@@ -15,10 +16,10 @@ Held: equal rows in every table, none twice, none missing; `mining verify` finds
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -84,6 +85,9 @@ def main() -> None:
         default=DEMO_WEIGHTS,
     )  # fmt: skip
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument(
+        "--every-boundary", action="store_true", help="go on until each commit boundary had a kill"
+    )
     parser.add_argument("--jobs", type=int, choices=[1, 2], default=1)
     parser.add_argument("--sample-hz", type=float, default=2.0)
     parser.add_argument("--shard-minutes", type=float, default=0.05)
@@ -115,29 +119,29 @@ def disturb(options: argparse.Namespace, work: Path, s3: FlakyS3 | None) -> dict
     warm.start()
     warm.join()
     began = time.perf_counter()
-    calm = start(options, work, "calm", 0)
-    calm.join()
-    if calm.exitcode != 0:
-        sys.exit(f"the undisturbed night ended with {calm.exitcode}: {said(work, 'calm')}")
+    calm = store_of("calm", s3)
+    undisturbed = start(options, work, calm, 0)
+    undisturbed.join()
+    if undisturbed.exitcode != 0:
+        sys.exit(f"the undisturbed night ended with {undisturbed.exitcode}: {said(work, calm)}")
     night_s = time.perf_counter() - began
-    wanted = rows(str(work / "calm"))
-    count = int((work / "calm.count").read_text())
-    firsts = itertools.cycle(random.permutation(count) + 1)
+    wanted = rows(located(work, calm))
+    boundaries = boundaries_of(work)
     kills = {"at a boundary": 0, "at a random moment": 0}
     nights = unequal = damaged = wrong_ends = 0
-    while sum(kills.values()) < options.kills:
-        store = f"night{nights}" if s3 is None else f"s3://chaos/night{nights}"
-        ended = disturbed_run(options, work, store, random, night_s, kills, int(next(firsts)))
-        while not ended:
-            boundary = int(random.integers(1, count + 1)) if random.integers(2) else 0
-            ended = disturbed_run(options, work, store, random, night_s, kills, boundary)
+
+    left = boundaries
+    while sum(kills.values()) < options.kills or (options.every_boundary and left):
+        store = store_of(f"night{nights}", s3)
+        while not disturbed_run(options, work, store, random, night_s, kills, len(left)):
+            left = boundaries - killed_at(work)
         nights += 1
         last = start(options, work, store, 0)
         last.join()
         if last.exitcode != 0:
             wrong_ends += 1
             print(f"{store}: ended with {last.exitcode}: {said(work, store)}")
-        lies_in = str(work / store) if s3 is None else store
+        lies_in = located(work, store)
         found = rows(lies_in)
         differing = [table for table in wanted if found[table] != wanted[table]]
         for table in differing:
@@ -145,24 +149,52 @@ def disturb(options: argparse.Namespace, work: Path, s3: FlakyS3 | None) -> dict
         unequal += bool(differing)
         _, damage = housekeeping.verify(Store(place(lies_in)))
         damaged += len(damage)
-        print(f"night {nights}: {sum(kills.values())} kills", flush=True)
+        left = boundaries - killed_at(work)
+        print(
+            f"night {nights}: {sum(kills.values())} kills, {len(left)} of {len(boundaries)} boundaries had none",
+            flush=True,
+        )
         if s3 is None:
             shutil.rmtree(lies_in)
         else:
             for found_object in list(buckets.listed(lies_in)):
                 buckets.delete(found_object.uri)
+    covered = len(boundaries) - len(left)
+    every = len(boundaries) if options.every_boundary else None
     return {
         "jobs": options.jobs,
         "failed_requests": None if s3 is None else f"{s3.failed.total()} of {s3.requests.total()}",
         "nights": nights,
-        "first_killed_at": f"{min(nights, count)} of {count} boundaries",
+        "boundaries": len(boundaries),
         "rows": sum(len(found) for found in wanted.values()),
         "kills": {"value": kills, "bar": options.kills, "holds": sum(kills.values()) >= options.kills},
+        "boundaries_killed_at": {"value": covered, "bar": every, "holds": every is None or covered == every},
         "nights_with_other_rows": {"value": unequal, "bar": 0, "holds": unequal == 0},
         "damaged_files": {"value": damaged, "bar": 0, "holds": damaged == 0},
         "ends_with_an_error": {"value": wrong_ends, "bar": 0, "holds": wrong_ends == 0},
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def store_of(name: str, s3: FlakyS3 | None) -> str:
+    """Return the store of a night as its config names it."""
+    return name if s3 is None else f"s3://chaos/{name}"
+
+
+def located(work: Path, store: str) -> str:
+    """Return where a store lies."""
+    return store if "://" in store else str(work / store)
+
+
+def boundaries_of(work: Path) -> set[str]:
+    """Return the boundaries of the undisturbed night."""
+    return set((work / "calm.met").read_text().splitlines())
+
+
+def killed_at(work: Path) -> set[str]:
+    """Return the boundaries that had a kill."""
+    path = work / "killed-at"
+    return set(path.read_text().splitlines()) if path.exists() else set()
 
 
 def disturbed_run(
@@ -172,12 +204,17 @@ def disturbed_run(
     random: np.random.Generator,
     night_s: float,
     kills: dict[str, int],
-    boundary: int,
+    left: int,
 ) -> bool:
-    """Start the night and kill it, at a boundary or where that is 0 at a random moment; returns whether it ended all the same."""
-    jobs = [start(options, work, store, boundary) for _ in range(options.jobs)]
-    victim = jobs[int(random.integers(len(jobs)))]
-    if not boundary:
+    """Start the night and kill it, at a boundary or at a random moment; returns whether it ended all the same."""
+    at_a_boundary = bool(left and random.integers(3))
+    # A few are let by, so that what was done since the last kill differs.
+    first = int(random.integers(1, min(left, 10) + 1)) if at_a_boundary else 0
+    jobs = [start(options, work, store, first)]
+    if options.jobs == 2:  # the other one dies too, or takes over
+        jobs.append(start(options, work, store, first if random.integers(2) else 0))
+    if not at_a_boundary:
+        victim = jobs[int(random.integers(len(jobs)))]
         victim.join(timeout=float(random.uniform(0, night_s)))
         if victim.exitcode is None:
             victim.kill()
@@ -185,7 +222,7 @@ def disturbed_run(
         each.join()
     codes = [each.exitcode for each in jobs]
     killed = sum(code == -signal.SIGKILL for code in codes)
-    kills["at a boundary" if boundary else "at a random moment"] += killed
+    kills["at a boundary" if at_a_boundary else "at a random moment"] += killed
     if any(code not in (0, -signal.SIGKILL) for code in codes):
         sys.exit(f"a job ended with {codes}: {said(work, store)}")
     return 0 in codes
@@ -197,7 +234,7 @@ def said(work: Path, store: str) -> str:
 
 
 def start(options: argparse.Namespace, work: Path, store: str, boundary: int) -> Job:
-    """Start `mining run` on a store; it kills itself at a boundary where that is not 0."""
+    """Start `mining run` on a store; it kills itself at the n-th boundary that had no kill, where that is not 0."""
     name = store.rpartition("/")[2]
     config = work / f"{name}.toml"
     config.write_text(
@@ -224,20 +261,26 @@ def detectors_of(weights: Sequence[Path]) -> str:
 
 
 def job(boundary: int, config: Path) -> None:
-    """Run `mining run`, and kill this very process before the n-th call that makes a change to the disk or bucket last.
+    """Run `mining run`, and kill this very process before the n-th change to the disk or bucket that had no kill.
 
-    Where that is 0, the calls are counted, into a file beside the config.
+    The changes met are written beside the config.
     """
-    left = boundary
+    work = config.parent
+    due = boundaries_of(work) - killed_at(work) if boundary else set()
+    met: set[str] = set()
     lock = threading.Lock()
+    after = threading.local()
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*values: Any, **named: Any) -> Any:
-            nonlocal left
+            key = _boundary(call.__name__, values, config.stem, after)
             with lock:
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                if key not in met:
+                    met.add(key)
+                    if key in due and len(met & due) == boundary:
+                        with open(work / "killed-at", "a") as file:
+                            file.write(key + "\n")
+                        os.kill(os.getpid(), signal.SIGKILL)
             return call(*values, **named)
 
         return wrapped
@@ -258,7 +301,21 @@ def job(boundary: int, config: Path) -> None:
         run()
     finally:
         if not boundary:
-            config.with_suffix(".count").write_text(str(-left))
+            config.with_suffix(".met").write_text("\n".join(sorted(met)))
+
+
+def _boundary(call: str, values: Sequence[Any], store: str, after: threading.local) -> str:
+    """Name a change so that it has the same name in every night: by its file, or where that has a random name or is a folder, by
+    the last change of this thread that has a name, and their number since.
+    """
+    changed = values[1] if call == "replace" and "://" not in str(values[0]) else values[0]
+    path = os.readlink(f"/proc/self/fd/{changed}") if call == "fsync" else str(changed)
+    name = path.partition(f"/{store}")[2]
+    if not name or re.search(r"[0-9a-f]{32}|/runs?/|^/leases/", name) or os.path.isdir(path):
+        after.number = getattr(after, "number", 0) + 1
+        return f"{call} {after.number} after {getattr(after, 'name', None)}"
+    after.name, after.number = f"{call} {name}", 0
+    return after.name
 
 
 def rows(store: str) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +286,29 @@ def test_what_went_out_is_no_label(batch: Config, tmp_path: Path, vendor: str, f
         path.write_text(path.read_text() + "0 0.5 0.5 0.1 0.1\n")
         _, found = pipeline.run_import(batch, BATCH, vendor, given, dry_run=True)
         assert found.frames == 2
+
+
+def test_a_delivery_is_on_the_disk_before_it_has_its_name(
+    batch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[tuple[int, int]] = set()
+    named: dict[Path, set[tuple[int, int]]] = {}
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced.add((found.st_ino, found.st_size))
+
+    def replace(source: str | Path, target: str | Path, real: Callable[..., None] = os.replace) -> None:
+        real(source, target)
+        named[Path(target)] = set(synced)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    folder = export(batch, tmp_path / "out", vendors=["coco", "yolo"])
+    inside = [folder, *folder.rglob("*")]
+    assert len([path for path in inside if path.suffix == ".jpg"]) == 2
+    assert {(path.stat().st_ino, path.stat().st_size) for path in inside} <= named[folder]
+    assert folder.parent.stat().st_ino in {inode for inode, _ in synced}
 
 
 def test_a_zip_holds_what_the_table_says(batch: Config, tmp_path: Path) -> None:
