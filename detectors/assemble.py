@@ -40,12 +40,14 @@ def assemble(
     Classes are mapped before suppression and the floor: a class that maps to nothing does not exist for the fleet, so
     its boxes must neither suppress others nor take up places in the list.
     """
-    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (raw.boxes, raw.scores, raw.features)]).all(
-        0
-    )
-    # Scores are probabilities; a graph exported without its sigmoid gives others, which no signal could use.
-    finite &= ((raw.scores >= 0) & (raw.scores <= 1)).flatten(1).all(1)
-    scores = fleet_scores(raw.scores, columns).where(finite[:, None, None], 0.0)
+    embeddings = raw.features.float().mean(dim=(2, 3))
+    # Scores are probabilities; a graph exported without its sigmoid gives others, which no signal could use. A NaN is no
+    # extreme that lies within bounds either, and neither it nor infinity leaves a mean finite.
+    finite = (raw.scores.amin((1, 2)) >= 0) & (raw.scores.amax((1, 2)) <= 1)
+    finite &= raw.boxes.isfinite().flatten(1).all(1) & embeddings.isfinite().all(1)
+    scores = fleet_scores(raw.scores, columns)
+    if not finite.all():
+        scores = scores.where(finite[:, None, None], 0.0)
     frame, position = select(
         raw.boxes,
         scores,
@@ -63,7 +65,7 @@ def assemble(
         box_std = _numpy(std_bins * raw.bin_px[position][:, None] / prepared.scales(boxes))
     seen = np.array([len(c) > 0 for c in columns])
     entropy_max, entropy_mean = dense_entropy(scores)
-    embeddings = F.normalize(raw.features.float().mean(dim=(2, 3)), dim=1)
+    embeddings = F.normalize(embeddings, dim=1)
     unknown = ~finite[:, None]
     return Predictions(
         frame_index=frame.to("cpu", torch.int32).numpy(),
@@ -82,9 +84,10 @@ def assemble(
 def fleet_scores(scores: torch.Tensor, columns: tuple[tuple[int, ...], ...]) -> torch.Tensor:
     """[b, n, m] scores of the model's classes -> [b, n, s] of the fleet classes that it sees (the largest of each)."""
     groups = [list(c) for c in columns if c]
-    if all(len(group) == 1 for group in groups):
-        return scores[:, :, [group[0] for group in groups]]
-    return torch.stack([scores[:, :, group].amax(2) for group in groups], dim=2)
+    if groups == [[c] for c in range(scores.shape[2])]:
+        return scores
+    # Class by class, as YOLO heads write them: what follows reads along the positions.
+    return torch.stack([scores[:, :, group].amax(2) for group in groups], dim=1).transpose(1, 2)
 
 
 def edge_std(logits: torch.Tensor) -> torch.Tensor:
@@ -101,12 +104,14 @@ def edge_std(logits: torch.Tensor) -> torch.Tensor:
 
 def dense_entropy(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[b, n, s] scores -> binary entropy (nats) of each class: maximum and mean over the n positions, both [b, s]."""
+    tiny = torch.finfo(scores.dtype).tiny  # log(0) times 0 would be NaN
     largest, mean = [], []
-    # A frame at a time: the temporaries of a whole batch of large frames would not fit beside the model.
+    # A frame at a time: the temporaries of a whole batch of large frames would not fit beside the model, nor into a cache.
     for p in scores:
-        entropy = torch.special.entr(p) + torch.special.entr(1 - p)
-        largest.append(entropy.amax(0))
-        mean.append(entropy.mean(0))
+        q = 1 - p
+        negative = p.clamp(min=tiny).log_().mul_(p).add_(q.clamp(min=tiny).log_().mul_(q))
+        largest.append(-negative.amin(0))
+        mean.append(-negative.mean(0))
     return torch.stack(largest), torch.stack(mean)
 
 

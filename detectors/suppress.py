@@ -32,22 +32,45 @@ def select(
         ``frame`` and ``position``, both [k] int64: indices into the first two axes, ordered by frame, then by falling
         confidence (equal ones by position).
     """
-    confidence, label = scores.max(dim=2)
+    confidence = scores.amax(2)
     frame, position = (confidence >= floor).nonzero(as_tuple=True)
     counts = torch.bincount(frame, minlength=boxes.shape[0]).tolist()
     kept = []
-    # One call a frame: suppressing the whole batch at once needs memory that grows with the square of its boxes.
-    for rows in torch.arange(len(frame), device=frame.device).split(counts):
-        f, p = frame[rows], position[rows]
-        best = confidence[f, p]
-        order = best.argsort(descending=True, stable=True)
+    # One frame at a time: suppressing the whole batch at once needs memory that grows with the square of its boxes.
+    for f, p in zip(frame.split(counts), position.split(counts), strict=True):
+        order = confidence[f, p].argsort(descending=True, stable=True)
         if suppress_iou is not None:
-            candidates = boxes[f, p]
-            if not class_agnostic and len(candidates):
-                # Shift classes apart so that they cannot overlap; in float64, so that the shift costs no precision.
-                span = candidates.max() - candidates.min() + 1
-                candidates = candidates.double() + (label[f, p].double() * span)[:, None]
-            order = order[nms(candidates[order], best[order].to(candidates.dtype), suppress_iou)]
-        kept.append(rows[order[:max_boxes]])
-    chosen = torch.cat(kept)
-    return frame[chosen], position[chosen]
+            order = order[
+                _survivors(boxes, scores, f[order], p[order], suppress_iou, class_agnostic, max_boxes)
+            ]
+        kept.append((f[order[:max_boxes]], p[order[:max_boxes]]))
+    frames, positions = zip(*kept, strict=True)
+    return torch.cat(frames), torch.cat(positions)
+
+
+def _survivors(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    frame: torch.Tensor,
+    position: torch.Tensor,
+    suppress_iou: float,
+    class_agnostic: bool,
+    max_boxes: int,
+) -> torch.Tensor:
+    """Suppress boxes that come by falling confidence; returns which survive, in order, at least the first ``max_boxes``.
+
+    Whether a box survives depends on better ones alone. So the best are enough where enough of them survive: the cost of a
+    network that calls thousands of positions an object grows with the square of their number.
+    """
+    looked_at = 4 * max_boxes
+    while True:
+        f, p = frame[:looked_at], position[:looked_at]
+        candidates, (confidence, label) = boxes[f, p], scores[f, p].max(1)
+        if not class_agnostic and len(candidates):
+            # Shift classes apart so that they cannot overlap; in float64, so that the shift costs no precision.
+            span = candidates.max() - candidates.min() + 1
+            candidates = candidates.double() + (label.double() * span)[:, None]
+        survivors: torch.Tensor = nms(candidates, confidence.to(candidates.dtype), suppress_iou)
+        if len(survivors) >= max_boxes or looked_at >= len(frame):
+            return survivors
+        looked_at *= 4

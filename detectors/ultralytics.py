@@ -111,17 +111,17 @@ class UltralyticsDetector:
         head = self.model.model[-1]
         logits, edges = raw["scores"].float(), raw["boxes"].float()
         b, _, n = logits.shape
-        edges = edges.view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
+        edges = edges.view(b, 4, head.reg_max, n)  # positions last, as they lie in memory
         bins = torch.arange(head.reg_max, dtype=edges.dtype, device=edges.device)
         # YOLO26 has one bin: the distance itself. The others take the mean of a distribution over the bins.
-        distance = edges[..., 0] if head.reg_max == 1 else edges.softmax(3) @ bins
+        distance = (edges[:, :, 0] if head.reg_max == 1 else bins @ edges.softmax(2)).transpose(1, 2)
         centre, stride_px = self._grid(maps)
         boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * stride_px[:, None]
         return RawOutput(
             boxes=boxes,
             scores=logits.sigmoid().transpose(1, 2),
             features=maps[-1],
-            edges=edges if head.reg_max > 1 else None,
+            edges=edges.permute(0, 3, 1, 2) if head.reg_max > 1 else None,
             bin_px=stride_px,
             end_to_end=bool(head.end2end),
         )
