@@ -5,7 +5,11 @@ The model is called directly, not through ``predict()``, which keeps one score a
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
+import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detectors import weights
+from detectors import side_by_side, weights
 from detectors.assemble import RawOutput, assemble
 from detectors.checkpoint import load_model
 from detectors.classes import ClassMap
@@ -24,6 +28,8 @@ from detectors.precision import choose_dtype
 from detectors.preprocess import Batch, Prepared, choose_device
 from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
 
+# Below "mining", whose log the command line sets up.
+LOG = logging.getLogger("mining.detectors")
 DEFAULT_SIZE_PX = 640
 
 
@@ -58,8 +64,10 @@ class UltralyticsDetector:
             )
         self.dtype = torch.float32 if self.is_rtdetr else choose_dtype(spec.precision, self.device)
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
-        self._features: list[torch.Tensor] | None = None
-        self._pieces = Pieces(self.name)
+        self._of_thread = threading.local()
+        self._traced: torch.jit.ScriptModule | None = None
+        pieces = Pieces(self.name)
+        self._in_pieces = pieces.run
         self._cells: dict[tuple[tuple[int, int], ...], tuple[torch.Tensor, torch.Tensor]] = {}
         try:
             self.model = _tuned(model).to(self.device, self.dtype, memory_format=torch.channels_last)
@@ -68,6 +76,12 @@ class UltralyticsDetector:
             self.model.model[-1].register_forward_pre_hook(self._keep_features)
             side_px = 2 * self.stride_px
             self._run(torch.zeros(1, 3, side_px, side_px, dtype=self.dtype, device=self.device))
+            if self.device.type == "cpu" and self.is_rtdetr:
+                # Its decoder keeps what depends on the size of its input: not for several threads, but frame by frame too.
+                pieces.size = 1
+            elif self.device.type == "cpu":
+                self._in_pieces = side_by_side.run
+                self._traced = self._trace()
         except Exception as error:  # layers with missing or crafted state can fail in any way
             raise DetectorError(
                 f"{file.path} does not run with the installed Ultralytics ({' '.join(str(error).split())[:160]})"
@@ -77,7 +91,7 @@ class UltralyticsDetector:
         """Run the model over a batch of frames."""
         prepared = self._prepare(Batch.of(frames))
         with torch.inference_mode():
-            return self._pieces.run(
+            return self._in_pieces(
                 prepared.normalised(self.dtype),
                 lambda images: assemble(self._run(images), prepared, self.columns, self.spec),
             )
@@ -92,24 +106,57 @@ class UltralyticsDetector:
     @torch.inference_mode()
     def _run(self, images: torch.Tensor) -> RawOutput:
         """Run the network on images [b, 3, height, width], RGB in 0..1, in the network's number format."""
-        try:
-            output = self.model(images)
-            maps = self._features
-        finally:
-            self._features = None  # also those of a batch that ran out of memory, which would stay in the way
-        assert maps is not None
         if self.is_rtdetr:
+            output, maps = self._called(images)
             return _rtdetr_output(output[1], maps[-1], images)
-        return self._yolo_output(output, maps)
+        network = self._tensors if self._traced is None else self._traced
+        edges, logits, *maps = network(images)
+        return self._yolo_output(edges, logits, maps)
 
-    def _yolo_output(self, raw: dict[str, torch.Tensor], maps: list[torch.Tensor]) -> RawOutput:
+    def _called(self, images: torch.Tensor) -> tuple[Any, list[torch.Tensor]]:
+        """Call the model; returns its output, and the maps that entered its head."""
+        try:
+            return self.model(images), self._of_thread.features
+        finally:
+            # Also those of a batch that ran out of memory, which would stay in the way.
+            self._of_thread.features = None
+
+    def _tensors(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call a YOLO: edge distributions, class logits, and the maps that entered its head."""
+        output, maps = self._called(images)
+        return output["boxes"], output["scores"], *maps
+
+    def _trace(self) -> torch.jit.ScriptModule | None:
+        """Record the operations of a YOLO, which then run without Python between them: same bits, and no lock that the
+        threads of ``side_by_side`` share. None for a model whose operations depend on the size of its input.
+        """
+        side_px = 2 * self.stride_px
+        probe = torch.linspace(0, 1, 3 * side_px * (side_px + self.stride_px), dtype=self.dtype)
+        probe = probe.view(1, 3, side_px, -1)
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                # Deprecated, but nothing else in torch does this without a compiler at hand.
+                warnings.simplefilter("ignore")
+                module = _AsModule(self.model, self._tensors).eval()
+                traced = torch.jit.trace(module, torch.zeros_like(probe[..., :side_px]), check_trace=False)
+                frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+                for _ in range(3):  # what it gives once it has optimised itself
+                    pairs = zip(frozen(probe), self._tensors(probe), strict=True)
+                    if not all(torch.equal(found, wanted) for found, wanted in pairs):
+                        return None
+        except Exception as error:
+            LOG.info("%s runs untraced: %s", self.name, " ".join(str(error).split())[:160])
+            return None
+        return frozen
+
+    def _yolo_output(self, edges: torch.Tensor, logits: torch.Tensor, maps: list[torch.Tensor]) -> RawOutput:
         """Read a ``Detect`` head: class logits and edge distributions of every position.
 
         Everything from here on is float32: bfloat16 has 8 significant bits, which would put the edge of a box at x = 600 on
         a grid of 4 pixels, and make scores near 0 and 1 alike.
         """
         head = self.model.model[-1]
-        logits, edges = raw["scores"].float(), raw["boxes"].float()
+        logits, edges = logits.float(), edges.float()
         b, _, n = logits.shape
         edges = edges.view(b, 4, head.reg_max, n)  # positions last, as they lie in memory
         bins = torch.arange(head.reg_max, dtype=edges.dtype, device=edges.device)
@@ -140,7 +187,19 @@ class UltralyticsDetector:
 
     def _keep_features(self, _head: nn.Module, inputs: tuple[list[torch.Tensor], ...]) -> None:
         """Remember the feature maps that enter the head, the deepest last."""
-        self._features = inputs[0]
+        self._of_thread.features = inputs[0]
+
+
+class _AsModule(nn.Module):
+    """What ``torch.jit.trace`` takes: a function of a model as a module."""
+
+    def __init__(self, model: nn.Module, call: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]) -> None:
+        super().__init__()
+        self.model, self.call = model, call
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call it."""
+        return self.call(images)
 
 
 def _tuned(model: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -66,10 +66,11 @@ class FrameBatch:
     """Repeats and frames that did not decode."""
 
 
-def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Generator[FrameBatch]:
-    """Yield the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
+@contextmanager
+def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Iterator[Iterator[FrameBatch]]:
+    """Give the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
 
-    Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
+    Decoding goes on within the block, from its start. Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
     own (``mining.decode``): a file that FFmpeg crashes on, or never ends with, costs its own frames.
     """
     detect = config.detect
@@ -86,11 +87,10 @@ def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Generator[
         finally:
             idle.put(decoder)
 
-    frames = side_by_side(shards, decode, detect.decode_workers, detect.batch_size)
     try:
-        yield from _batched(frames, detect.batch_size)
+        with side_by_side(shards, decode, detect.decode_workers, detect.batch_size) as frames:
+            yield _batched(frames, detect.batch_size)
     finally:
-        frames.close()
         for decoder in decoders:
             decoder.close()
 
@@ -207,10 +207,11 @@ class _Times:
         return found
 
 
+@contextmanager
 def side_by_side(
     jobs: Iterable[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
-) -> Generator[_Item]:
-    """Run the iterators of several jobs in threads, and yield their items job after job, as one thread would.
+) -> Iterator[Iterator[_Item]]:
+    """Run the iterators of several jobs in threads within the block, and give their items job after job, as one thread would.
 
     Args:
         jobs: in the order of their items; one is asked for when there is a thread for it.
@@ -250,9 +251,7 @@ def side_by_side(
             running.append((ahead, thread))
             return
 
-    try:
-        for _ in range(workers):
-            start_next()
+    def items() -> Iterator[_Item]:
         while running:
             ahead, thread = running[0]
             while (item := ahead.get()) is not end:
@@ -262,6 +261,11 @@ def side_by_side(
             running.popleft()
             thread.join()
             start_next()
+
+    try:
+        for _ in range(workers):
+            start_next()
+        yield items()
     finally:
         stopped.set()
         for _, thread in running:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +39,22 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
     report.unchanged = len(shards) - len(due)
     if not due:
         return report
-    with clock.timed("load the detectors"):
-        members = load_members(config)  # imports torch: only when there is something to look at
     total = sum(len(shard.frame_indices) for shard in due)
+    members: list[Detector] = []
     with progress("detect", total, "frames") as shown:
         writer = _Writer(store, config, committee, members, report, shown, clock)
         while due:
             done, others = report.done, list[Shard]()
             mine = _shared_out(store, due, others, report)
             with (
-                closing(decode_ahead.batches(mine, config, clock)) as batches,
+                decode_ahead.batches(mine, config, clock) as batches,
                 in_order(writer.take, depth=2) as hand_over,
             ):
+                if (
+                    not members
+                ):  # imports torch: only when there is something to look at, and while that is decoded
+                    with clock.timed("load the detectors"):
+                        members += load_members(config)
                 while True:
                     with clock.timed("wait for frames"):
                         batch = next(batches, None)

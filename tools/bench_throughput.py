@@ -42,6 +42,8 @@ sys.path.insert(0, str(ROOT))  # so that it runs as a script from anywhere
 
 MEMORY_SIZE_PX = 160
 RECORDINGS = 200
+ENVIRONMENT = dict(os.environ)
+"""As it is before Ultralytics is imported, which sets OMP_NUM_THREADS to 1 for whatever is started after it."""
 
 
 def main() -> None:
@@ -182,6 +184,8 @@ def _bare_rate(options: argparse.Namespace, weights: list[Path], clip: Path) -> 
 
     import detectors
     from detectors.preprocess import Batch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # Ultralytics' predict leaves the process with fewer
     from detectors.types import DetectorSpec
 
     frames = list(_frames(clip, options.batch))
@@ -235,6 +239,7 @@ def _whole_s(
     run = subprocess.run(
         [sys.executable, "-c", _CHILD, str(config), *stages],
         cwd=ROOT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

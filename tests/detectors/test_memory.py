@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import detectors
+from detectors.memory import Pieces
 from detectors.preprocess import Batch
 from tests.contracts.detector_contract import assert_equal
 from tests.detectors.helpers import Frame, resized
@@ -20,7 +21,10 @@ Detector = Any
 
 @pytest.fixture
 def detector(shared_data: Path) -> Detector:
-    return detectors.load(shared_data / "weights" / "yolov8n_weather.pt", precision="fp32", device="cpu")
+    path = shared_data / "weights" / "yolov8n_weather.pt"
+    loaded: Detector = detectors.load(path, precision="fp32", device="cpu")
+    loaded._in_pieces, loaded._traced = Pieces(loaded.name).run, None  # as on a GPU
+    return loaded
 
 
 @pytest.fixture(scope="module")

@@ -406,8 +406,8 @@ def decoded(conf: Config, ids: list[str]) -> dict[str, set[str | None]]:
     """Decode what detect would: name of the file -> errors of its frames, None for those without."""
     shards = detect_objects.plan(Store(conf.store_path), conf, Committee("c", ("a",), ("car",), (0.3,)), ids)
     errors: dict[str, set[str | None]] = {}
-    for batch in batches(shards, conf, Clock()):
-        for one in (*batch.look_at, *batch.others):
+    with batches(shards, conf, Clock()) as found:
+        for one in (one for batch in found for one in (*batch.look_at, *batch.others)):
             errors.setdefault(Path(one.shard.source.path).name, set()).add(one.frame.error)
             assert one.frame.error is None or not one.frame.opened  # which the next run tries again
     return errors

@@ -17,7 +17,7 @@ import pytest
 
 from mining import decode_ahead, isolated
 from mining.config import Config
-from mining.decode_ahead import Shard, batches, in_order, side_by_side
+from mining.decode_ahead import FrameBatch, Shard, batches, in_order, side_by_side
 from mining.footage import Source, stat_signature
 from mining.progress import Clock
 from tests.mining.synthetic import NIGHT
@@ -48,6 +48,11 @@ def config(**detect: Any) -> Config:
     return Config.model_validate_json(json.dumps(settings))
 
 
+def batched(shards: list[Shard], **detect: Any) -> list[FrameBatch]:
+    with batches(shards, config(**detect), Clock()) as found:
+        return list(found)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_fill_across_recordings_and_sizes_stay_apart(tmp_path: Path, workers: int) -> None:
     shards = [
@@ -57,7 +62,7 @@ def test_batches_fill_across_recordings_and_sizes_stay_apart(tmp_path: Path, wor
         shard(video(tmp_path / "c.mp4", 7), 7),
         shard(tmp_path / "gone.mp4", 4),
     ]
-    found = list(batches(shards, config(batch_size=4, decode_workers=workers), Clock()))
+    found = batched(shards, batch_size=4, decode_workers=workers)
     looked = [[(d.shard.key, d.frame.frame_index) for d in batch.look_at] for batch in found if batch.look_at]
     assert looked == [
         [("a", 0), ("a", 1), ("a", 2), ("a", 3)],
@@ -80,7 +85,7 @@ def test_batches_fill_across_recordings_and_sizes_stay_apart(tmp_path: Path, wor
 def test_a_standing_picture_is_looked_at_once_a_shard(tmp_path: Path) -> None:
     path = video(tmp_path / "still.mp4", 12, still_from=4)
     for skip, repeats in ((True, 7), (False, 0)):
-        found = list(batches([shard(path, 12)], config(batch_size=4, skip_repeats=skip), Clock()))
+        found = batched([shard(path, 12)], batch_size=4, skip_repeats=skip)
         others = [d for batch in found for d in batch.others]
         assert [(d.frame.frame_index, d.repeat_of) for d in others] == [
             (i, 4) for i in range(12 - repeats, 12)
@@ -97,7 +102,8 @@ def test_jobs_run_side_by_side_and_items_come_in_order() -> None:
         for i in range(30):
             yield job, i
 
-    found = list(side_by_side(range(5), work, workers=2, depth=3))
+    with side_by_side(range(5), work, workers=2, depth=3) as items:
+        found = list(items)
     assert found == [(job, i) for job in range(5) for i in range(30)]
 
 
@@ -109,13 +115,13 @@ def test_no_job_runs_further_ahead_than_asked() -> None:
             made.append((job, i))
             yield i
 
-    items = side_by_side(range(3), work, workers=2, depth=4)
-    next(items)
-    time.sleep(0.3)
-    # One taken, four waiting and one in hand of the first; four and one of the second; nothing of the third.
-    assert sorted({job for job, _ in made}) == [0, 1]
-    assert len(made) <= 6 + 5
-    items.close()  # type: ignore[attr-defined]
+    with side_by_side(range(3), work, workers=2, depth=4) as items:
+        time.sleep(0.3)
+        # Before any is asked for: four waiting and one in hand of the first two; nothing of the third.
+        assert sorted(made) == [(job, i) for job in range(2) for i in range(5)]
+        next(items)
+        time.sleep(0.3)
+        assert len(made) == 5 + 5 + 1
     assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
 
 
@@ -125,10 +131,10 @@ def test_what_a_job_raises_is_raised_in_its_turn() -> None:
         if job == 1:
             raise ValueError("broken")
 
-    items = side_by_side(range(4), work, workers=3, depth=2)
-    assert [next(items), next(items)] == [0, 1]
-    with pytest.raises(ValueError, match="broken"):
-        next(items)
+    with side_by_side(range(4), work, workers=3, depth=2) as items:
+        assert [next(items), next(items)] == [0, 1]
+        with pytest.raises(ValueError, match="broken"):
+            next(items)
 
 
 def test_a_writer_takes_all_in_order_and_its_failure_stops_the_others() -> None:
@@ -191,7 +197,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_frame(
         return real(self, swapped, *arguments, timeout_s=timeout_s)
 
     monkeypatch.setattr(isolated.Worker, "run", run)
-    found = list(batches(shards, config(batch_size=4, decode_workers=2, decode_timeout_s=5), Clock()))
+    found = batched(shards, batch_size=4, decode_workers=2, decode_timeout_s=5)
     looked = [(d.shard.key, d.frame.frame_index) for batch in found for d in batch.look_at]
     assert sorted(looked) == sorted(
         [("a", i) for i in (0, 1, 2, 4, 5)] + [("b", i) for i in (0, 2, 3)] + [("c", i) for i in range(5)]
