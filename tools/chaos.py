@@ -211,8 +211,8 @@ def disturbed_run(
     # A few are let by, so that what was done since the last kill differs.
     first = int(random.integers(1, min(left, 10) + 1)) if at_a_boundary else 0
     jobs = [start(options, work, store, first)]
-    if options.jobs == 2:  # the other one dies too, or takes over
-        jobs.append(start(options, work, store, first if random.integers(2) else 0))
+    if options.jobs == 2:  # the other one takes over, until it dies too or the night is done
+        jobs.append(start(options, work, store, first if random.integers(5) else 0))
     if not at_a_boundary:
         victim = jobs[int(random.integers(len(jobs)))]
         victim.join(timeout=float(random.uniform(0, night_s)))
