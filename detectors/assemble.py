@@ -110,8 +110,8 @@ def dense_entropy(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     for p in scores:
         q = 1 - p
         negative = p.clamp(min=tiny).log_().mul_(p).add_(q.clamp(min=tiny).log_().mul_(q))
-        largest.append(-negative.amin(0))
-        mean.append(-negative.mean(0))
+        largest.append(negative.amin(0).abs())
+        mean.append(negative.mean(0).abs())
     return torch.stack(largest), torch.stack(mean)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 
 import torch
 
 from detectors.types import Predictions
 
 _FRAMES_AT_ONCE = 16
-"""More than a batch usually holds would leave cores idle; beyond it, several threads share a frame."""
+"""As many as a batch usually holds; twice as many cores and more share a frame."""
 
 
 def run(images: torch.Tensor, look: Callable[[torch.Tensor], Predictions]) -> Predictions:
@@ -29,6 +30,15 @@ def run(images: torch.Tensor, look: Callable[[torch.Tensor], Predictions]) -> Pr
 @cache
 def _pool(cores: int) -> ThreadPoolExecutor:
     threads_a_frame = max(1, cores // _FRAMES_AT_ONCE)
-    return ThreadPoolExecutor(
-        cores // threads_a_frame, "look", initializer=lambda: torch.set_num_threads(threads_a_frame)
-    )
+    workers = cores // threads_a_frame
+    all_started = Barrier(workers)
+
+    def start() -> None:
+        torch.set_num_threads(threads_a_frame)
+        torch.get_num_threads()  # from here on it is this thread's own number, whatever others set
+        all_started.wait()
+
+    pool = ThreadPoolExecutor(workers, "look", initializer=start)
+    list(pool.map(lambda _: None, range(workers)))
+    torch.set_num_threads(cores)  # what a worker sets is also the default of threads that come later
+    return pool

@@ -128,7 +128,7 @@ class UltralyticsDetector:
 
     def _trace(self) -> torch.jit.ScriptModule | None:
         """Record the operations of a YOLO, which then run without Python between them: same bits, and no lock that the
-        threads of ``side_by_side`` share. None for a model whose operations depend on the size of its input.
+        threads of ``side_by_side`` share. None where that fails, or gives other bits at another size of the input.
         """
         side_px = 2 * self.stride_px
         probe = torch.linspace(0, 1, 3 * side_px * (side_px + self.stride_px), dtype=self.dtype)
@@ -143,7 +143,7 @@ class UltralyticsDetector:
                 for _ in range(3):  # what it gives once it has optimised itself
                     pairs = zip(frozen(probe), self._tensors(probe), strict=True)
                     if not all(torch.equal(found, wanted) for found, wanted in pairs):
-                        return None
+                        raise ValueError("the trace gives other bits")
         except Exception as error:
             LOG.info("%s runs untraced: %s", self.name, " ".join(str(error).split())[:160])
             return None

@@ -116,6 +116,9 @@ def quiet_ultralytics() -> None:
             os.environ["YOLO_CONFIG_DIR"] = folder = tempfile.mkdtemp(prefix="mining-ultralytics-")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
+        import torch
+
+        torch.get_num_threads()  # before Ultralytics sets OMP_NUM_THREADS to 1, which is torch's default then
         import ultralytics  # noqa: F401
     except ImportError as error:
         raise DetectorError(

@@ -70,8 +70,9 @@ class FrameBatch:
 def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Iterator[Iterator[FrameBatch]]:
     """Give the shards' frames in batches of ``batch_size``, across recordings, in an order that depends on nothing else.
 
-    Decoding goes on within the block, from its start. Frames of another size wait in a batch of their own until it or the next one is full. Decoding runs in processes of its
-    own (``mining.decode``): a file that FFmpeg crashes on, or never ends with, costs its own frames.
+    Decoding goes on within the block, from its start. Frames of another size wait in a batch of their own until it or the
+    next one is full. Decoding runs in processes of its own (``mining.decode``): a file that FFmpeg crashes on, or never ends
+    with, costs its own frames.
     """
     detect = config.detect
     times = _Times(keep=2 * detect.decode_workers)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from detectors.types import Detector, Predictions
 
 _LOOK_EVERY_S = 0.5
-DETECT_VERSION = 3
+DETECT_VERSION = 4
 """Raise when the rows of this stage change for the same input."""
 
 
@@ -50,9 +50,8 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 decode_ahead.batches(mine, config, clock) as batches,
                 in_order(writer.take, depth=2) as hand_over,
             ):
-                if (
-                    not members
-                ):  # imports torch: only when there is something to look at, and while that is decoded
+                # Imports torch: only when there is something to look at, and while that is decoded.
+                if not members:
                     with clock.timed("load the detectors"):
                         members += load_members(config)
                 while True:

@@ -179,15 +179,14 @@ def _predict_s(weights: Path, clip: Path, size: int) -> float:
 
 
 def _bare_rate(options: argparse.Namespace, weights: list[Path], clip: Path) -> float:
-    """Frames a second of the forward passes alone, all models in turn, as the pipeline runs them."""
+    """Frames a second of the forward passes alone, all models in turn, whole batches at a time."""
     import torch
 
     import detectors
     from detectors.preprocess import Batch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # Ultralytics' predict leaves the process with fewer
     from detectors.types import DetectorSpec
 
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # Ultralytics' predict leaves the process with fewer
     frames = list(_frames(clip, options.batch))
     members: list[Any] = [
         detectors.load(DetectorSpec(weights=str(path), image_size_px=options.size)) for path in weights

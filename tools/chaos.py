@@ -311,7 +311,8 @@ def _boundary(call: str, values: Sequence[Any], store: str, after: threading.loc
     changed = values[1] if call == "replace" and "://" not in str(values[0]) else values[0]
     path = os.readlink(f"/proc/self/fd/{changed}") if call == "fsync" else str(changed)
     name = path.partition(f"/{store}")[2]
-    if not name or re.search(r"[0-9a-f]{32}|/runs?/|^/leases/", name) or os.path.isdir(path):
+    is_table_folder = os.path.isdir(path) and name.startswith("/")  # many commits sync the same one
+    if not name or re.search(r"[0-9a-f]{32}|/runs?/|^/leases/", name) or is_table_folder:
         after.number = getattr(after, "number", 0) + 1
         return f"{call} {after.number} after {getattr(after, 'name', None)}"
     after.name, after.number = f"{call} {name}", 0

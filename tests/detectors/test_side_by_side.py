@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,3 +60,29 @@ def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[F
         detector.predict(Batch(frames))
     hook.remove()
     assert np.isfinite(detector.predict(Batch(frames)).embeddings).all()
+
+
+def test_threads_are_not_lost_to_ultralytics_nor_to_the_pool(shared_data: Path) -> None:
+    """Ultralytics sets OMP_NUM_THREADS to 1 when it is imported, and what a thread sets is the default of later ones."""
+    code = f"""
+import os, threading
+from detectors import weights
+weights._is_official("yolo11n.pt")  # imports Ultralytics, as a name of theirs does that is not on the disk
+import numpy as np, torch, detectors
+from detectors.preprocess import Batch
+detector = detectors.load({str(shared_data / "weights" / "yolov8n_weather.pt")!r}, precision="fp32", device="cpu")
+found = [torch.get_num_threads()]
+detector.predict(Batch([np.zeros((90, 160, 3), np.uint8)]))
+later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+later.start()
+later.join()
+print(*found, torch.get_num_threads())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    plain, found = (
+        subprocess.run(
+            [sys.executable, "-c", each], capture_output=True, text=True, check=True, env=environment
+        ).stdout.split()
+        for each in ("import torch; print(torch.get_num_threads())", code)
+    )
+    assert found == plain * 3
