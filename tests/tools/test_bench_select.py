@@ -25,7 +25,16 @@ def test_last_line_is_json_with_every_figure(monkeypatch, capsys):
     assert [row["value"] for row in record["figures"] if "plain" in row["what"]] == [0, 0]
     assert "not installed" in lines[-1]
     assert record["figures"][-1]["holds"] is None
-    assert record["holds"] is None
+    assert record["holds"] is bench_select.all_hold(record["figures"])
+
+
+def test_what_fails_outweighs_what_was_not_measured():
+    def said(*each):
+        return bench_select.all_hold([bench_select.figure("", 1, 1, holds) for holds in each])
+
+    assert said(True, True) is True
+    assert said(True, None) is None
+    assert said(None, False, True) is False
 
 
 def test_other_picks_are_told(monkeypatch, capsys):
