@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import batched_nms
 
 from detectors.assemble import RawOutput, assemble, dense_entropy, edge_std
 from detectors.preprocess import Batch
@@ -63,8 +64,26 @@ def test_select_equals_greedy_suppression(
     assert list(zip(frame.tolist(), position.tolist(), strict=True)) == wanted
 
 
+@pytest.mark.parametrize("agnostic", [True, False])
+@pytest.mark.parametrize("limit", [3, 100, 5000])
+@pytest.mark.parametrize("grid", [True, False])
+def test_select_equals_torchvision(agnostic: bool, limit: int, grid: bool) -> None:
+    """On a grid some boxes are equal, some overlap equally, and some have no area."""
+    generator = torch.Generator().manual_seed(limit)
+    corner = torch.rand(3000, 2, generator=generator) * 60
+    boxes = torch.cat((corner, corner + torch.rand(3000, 2, generator=generator) * 40), 1)
+    boxes = boxes.div(10).round() if grid else boxes
+    scores = torch.rand(3000, 4, generator=generator)
+    order = scores.amax(1).argsort(descending=True, stable=True)
+    best = scores[order].max(1)
+    kept = batched_nms(
+        boxes[order], best.values, torch.zeros_like(best.indices) if agnostic else best.indices, 0.7
+    )
+    wanted = order[kept[best.values[kept] >= 0.2]][:limit]
+    assert select(boxes[None], scores[None], 0.2, 0.7, agnostic, limit)[1].tolist() == wanted.tolist()
+
+
 def test_suppression_by_class_is_exact_far_from_the_origin() -> None:
-    """Classes are told apart by shifting them: with 80 of them the shift must not cost the boxes their decimals."""
     boxes = torch.tensor([[[7000.0, 7000.0, 7001.0, 7001.0], [7000.0, 7000.0, 7001.0, 7000.72]]])
     scores = torch.zeros(1, 2, 80)
     scores[0, :, 79] = torch.tensor([0.9, 0.8])
