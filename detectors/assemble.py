@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +32,22 @@ class RawOutput:
     """[n] input pixels that one distance bin stands for."""
     end_to_end: bool = False
     """The network was trained to give one box an object: nothing is left to suppress."""
+
+
+def look(
+    run: Callable[[], RawOutput],
+    prepared: Prepared,
+    columns: tuple[tuple[int, ...], ...],
+    spec: DetectorSpec,
+) -> Predictions:
+    """Run the network, and assemble what it says; both are timed."""
+    began = time.perf_counter()
+    raw = run()
+    if raw.boxes.is_cuda:
+        torch.cuda.synchronize(raw.boxes.device)  # its first question would wait too, and count as `assemble`
+    ran = time.perf_counter()
+    found = assemble(raw, prepared, columns, spec)
+    return replace(found, forward_s=ran - began, assemble_s=time.perf_counter() - ran)
 
 
 def assemble(

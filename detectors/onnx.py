@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 
 from detectors import weights
-from detectors.assemble import RawOutput, assemble
+from detectors.assemble import RawOutput, look
 from detectors.classes import COCO_NAMES, ClassMap
 from detectors.heads import HEADS
 from detectors.heads.layout import Decoded, WrongHeadError
@@ -77,10 +77,14 @@ class OnnxDetector:
         images = prepared.images.flip(1) if self.head.bgr else prepared.images
         shape = (1, 3, 1, 1)
         inputs = (images - torch.tensor(self.head.mean).view(shape)) / torch.tensor(self.head.std).view(shape)
+        return look(lambda: self._raw(inputs), prepared, self.columns, self.spec)
+
+    def _raw(self, inputs: torch.Tensor) -> RawOutput:
+        """Run images [b, 3, height, width], one after another."""
         results = [self._run(image[None].contiguous().numpy()) for image in inputs]
         decoded = [frame for frame, _ in results]
         first = decoded[0]
-        raw = RawOutput(
+        return RawOutput(
             boxes=torch.stack([frame.boxes for frame in decoded]),
             scores=torch.stack([frame.scores for frame in decoded]),
             features=torch.cat([features for _, features in results]),
@@ -89,7 +93,6 @@ class OnnxDetector:
             else torch.stack([f.edges for f in decoded if f.edges is not None]),
             bin_px=first.bin_px,
         )
-        return assemble(raw, prepared, self.columns, self.spec)
 
     def _run(self, image: np.ndarray) -> tuple[Decoded, torch.Tensor]:
         """Run one image [1, 3, height, width]: the decoded outputs and the feature map [1, d, h, w]."""

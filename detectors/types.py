@@ -142,6 +142,10 @@ class Predictions:
     """[b, c] per class, the mean binary entropy (nats) over all positions, before suppression; NaN where unseen."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Batch position -> reason, for frames on which the model failed (its boxes are absent, its embedding is NaN)."""
+    forward_s: float = 0.0
+    """Seconds that the network took, added up over the threads that ran it side by side."""
+    assemble_s: float = 0.0
+    """Seconds from its raw output to this, suppression above all, added up likewise."""
 
     def __post_init__(self) -> None:
         """Check the shapes against each other."""
@@ -179,6 +183,8 @@ class Predictions:
                 for part, first in zip(parts, first_frame, strict=False)
                 for i, reason in part.errors.items()
             },
+            forward_s=sum(part.forward_s for part in parts),
+            assemble_s=sum(part.assemble_s for part in parts),
         )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from detectors import side_by_side, weights
-from detectors.assemble import RawOutput, assemble
+from detectors.assemble import RawOutput, look
 from detectors.checkpoint import load_model
 from detectors.classes import ClassMap
 from detectors.heads.layout import grid
@@ -93,7 +93,7 @@ class UltralyticsDetector:
         with torch.inference_mode():
             return self._in_pieces(
                 prepared.normalised(self.dtype),
-                lambda images: assemble(self._run(images), prepared, self.columns, self.spec),
+                lambda images: look(lambda: self._run(images), prepared, self.columns, self.spec),
             )
 
     def _prepare(self, batch: Batch) -> Prepared:

@@ -228,11 +228,15 @@ def _look(members: Sequence[Detector], frames: Sequence[Decoded], clock: Clock) 
     for member in members:
         try:
             with clock.timed(f"look: {member.name}"):
-                seen.append(member.predict(batch))
+                found = member.predict(batch)
         except Exception as error:
             # One member's failure must not cost the others' boxes, nor the night.
             said = str(error).splitlines()[0] if str(error) else ""
             reason = f"{member.name}: {type(error).__name__}: {said}"
             LOG.warning("%s", reason)
             seen.append(reason)
+            continue
+        clock.add(f"forward pass: {member.name}", found.forward_s)
+        clock.add(f"suppression: {member.name}", found.assemble_s)
+        seen.append(found)
     return seen

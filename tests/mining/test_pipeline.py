@@ -125,6 +125,18 @@ def test_every_sampled_frame_has_observation_and_score(night: tuple[Path, NightR
     )  # seen nothing, not NULL
 
 
+def test_profile_tells_the_network_from_what_follows_it(night: tuple[Path, NightReport]) -> None:
+    detect = next(stage for stage in night[1].stages if stage.stage == "detect")
+    told = pipeline.where_time_went(detect)
+    for member in ("yolo11n_weather", "nanodet_m"):
+        forward, suppression = (
+            detect.profile[f"{what}: {member}"] for what in ("forward pass", "suppression")
+        )
+        assert 0 < suppression < forward
+        assert f"forward pass: {member} " in told
+    assert {"decode", "wait for frames", "rows", "write"} <= set(detect.profile)
+
+
 def test_sidecar_and_telemetry_reach_the_frames(night: tuple[Path, NightReport]) -> None:
     folder, _ = night
     found = rows(
