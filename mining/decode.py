@@ -5,8 +5,9 @@ Whoever needs a recording's frames gets them here. Only ``mining.isolated`` star
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -62,6 +63,10 @@ class Decoder:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._worker.close()
+
+    def cancel(self) -> None:
+        """End what it is at, from another thread, and for good: ``Cancelled`` is raised there."""
+        self._worker.cancel()
 
     def at_hand(self, source: Source) -> AbstractContextManager[Source]:
         """Have a recording on the local disk for the length of a block: see ``footage.at_hand``. What follows does it too."""
@@ -160,6 +165,42 @@ class Decoder:
         except Crashed as error:
             raise FootageError(f"FFmpeg {error} while its packets were listed") from None
         return found
+
+
+class Decoders:
+    """Decoders for several threads, which end with a block."""
+
+    def __init__(self, config: Config, count: int) -> None:
+        """Have ``count`` of them; a process starts when its decoder is used."""
+        self._all = [Decoder(config) for _ in range(count)]
+        self._idle: queue.LifoQueue[Decoder] = queue.LifoQueue()  # one that has started goes first
+        for decoder in self._all:
+            self._idle.put(decoder)
+
+    @contextmanager
+    def lend(self) -> Iterator[Decoder]:
+        """Have one of them for the length of a block; waits while all are lent."""
+        decoder = self._idle.get()
+        try:
+            yield decoder
+        finally:
+            self._idle.put(decoder)
+
+    def cancel(self) -> None:
+        """End what all of them are at, from another thread, and for good: ``Cancelled`` is raised there."""
+        for decoder in self._all:
+            decoder.cancel()
+
+    def __enter__(self) -> Decoders:
+        """Use them within a block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the processes."""
+        for decoder in self._all:
+            decoder.close()
 
 
 def _check_unchanged(source: Source, here: Source, indexed_as: tuple[int, int]) -> None:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mining.config import Config
-from mining.decode import Decoder
+from mining.decode import Decoder, Decoders
 from mining.footage import FootageError, Source, read
 from mining.progress import Clock
 from mining.signals.quality import FrameQuality, measure_quality, same_picture, small_luma
+from mining.threads import run_ahead
 from mining.types import Frame, FrameTimes
-
-_Job = TypeVar("_Job")
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +71,15 @@ def batches(shards: Iterable[Shard], config: Config, clock: Clock) -> Iterator[I
     """
     detect = config.detect
     times = _Times(keep=2 * detect.decode_workers)
-    decoders = [Decoder(config) for _ in range(detect.decode_workers)]
-    idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
-    for decoder in decoders:
-        idle.put(decoder)
+    workers = detect.decode_workers
+    with Decoders(config, workers) as decoders:
 
-    def decode(shard: Shard) -> Iterator[Decoded]:
-        decoder = idle.get()
-        try:
-            yield from _decode(shard, times, decoder, detect.skip_repeats, clock)
-        finally:
-            idle.put(decoder)
+        def decode(shard: Shard) -> Iterator[Decoded]:
+            with decoders.lend() as decoder:
+                yield from _decode(shard, times, decoder, detect.skip_repeats, clock)
 
-    try:
-        with side_by_side(shards, decode, detect.decode_workers, detect.batch_size) as frames:
+        with run_ahead(shards, decode, workers, detect.batch_size, decoders.cancel) as frames:
             yield _batched(frames, detect.batch_size)
-    finally:
-        for decoder in decoders:
-            decoder.close()
 
 
 def _batched(frames: Iterable[Decoded], batch_size: int) -> Iterator[FrameBatch]:
@@ -206,106 +192,3 @@ class _Times:
         if isinstance(found, FootageError):
             raise found
         return found
-
-
-@contextmanager
-def side_by_side(
-    jobs: Iterable[_Job], work: Callable[[_Job], Iterator[_Item]], workers: int, depth: int
-) -> Iterator[Iterator[_Item]]:
-    """Run the iterators of several jobs in threads within the block, and give their items job after job, as one thread would.
-
-    Args:
-        jobs: in the order of their items; one is asked for when there is a thread for it.
-        work: makes a job's iterator; what it raises is raised here.
-        workers: jobs that run at a time.
-        depth: items that each may be ahead.
-    """
-    stopped = threading.Event()
-    running: deque[tuple[queue.Queue[Any], threading.Thread]] = deque()
-    end = object()
-
-    def put(ahead: queue.Queue[Any], item: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                ahead.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run(job: _Job, ahead: queue.Queue[Any]) -> None:
-        try:
-            for item in work(job):
-                if not put(ahead, item):
-                    return
-            put(ahead, end)
-        except BaseException as error:
-            put(ahead, error)
-
-    waiting = iter(jobs)
-
-    def start_next() -> None:
-        for job in waiting:
-            ahead: queue.Queue[Any] = queue.Queue(maxsize=depth)
-            thread = threading.Thread(target=run, args=(job, ahead), name="decode", daemon=True)
-            thread.start()
-            running.append((ahead, thread))
-            return
-
-    def items() -> Iterator[_Item]:
-        while running:
-            ahead, thread = running[0]
-            while (item := ahead.get()) is not end:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-            running.popleft()
-            thread.join()
-            start_next()
-
-    try:
-        for _ in range(workers):
-            start_next()
-        yield items()
-    finally:
-        stopped.set()
-        for _, thread in running:
-            thread.join()
-
-
-@contextmanager
-def in_order(take: Callable[[_Item], None], depth: int) -> Iterator[Callable[[_Item], None]]:
-    """Let a thread ``take`` items, one after another, at most ``depth`` behind.
-
-    The block gets the function that hands an item over. What ``take`` raises is raised by it, or at the end of the block;
-    the block ends when all items are taken, or, where it raises itself, at once.
-    """
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    end = object()
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        while (item := waiting.get()) is not end:
-            if not failed:
-                try:
-                    take(item)
-                except BaseException as error:
-                    failed.append(error)
-
-    def hand_over(item: _Item) -> None:
-        if failed:
-            raise failed[0]
-        waiting.put(item)
-
-    thread = threading.Thread(target=work, name="write", daemon=True)
-    thread.start()
-    try:
-        yield hand_over
-    except BaseException as error:
-        failed.append(error)  # what still waits is let go
-        raise
-    finally:
-        waiting.put(end)
-        thread.join()
-    if failed:
-        raise failed[0]

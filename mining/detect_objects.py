@@ -12,11 +12,12 @@ import numpy as np
 from mining import decode_ahead
 from mining.committee import Committee, committee_of, load_members
 from mining.config import Config
-from mining.decode_ahead import Decoded, FrameBatch, Shard, in_order
+from mining.decode_ahead import Decoded, FrameBatch, Shard
 from mining.detect_rows import Rows
 from mining.footage import Source
 from mining.progress import LOG, Clock, Progress, progress
 from mining.store import Store, digest
+from mining.threads import in_order
 from mining.types import StageReport
 
 if TYPE_CHECKING:

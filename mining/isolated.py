@@ -35,10 +35,16 @@ class Crashed(MiningError):
     """The process ended, or gave no answer in time; the message is one line."""
 
 
+class Cancelled(MiningError):
+    """Another thread has no more use for the answer."""
+
+
 class Worker:
-    """One process that runs functions, one after another. Not for use by two threads at a time."""
+    """One process that runs functions, one after another. Not for use by two threads at a time, but for ``cancel``."""
 
     def __init__(self) -> None:
+        self._cancelled = False
+        self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: Connection | None = None
         self._lifeline: socket.socket | None = None
@@ -55,6 +61,7 @@ class Worker:
 
         Raises:
             Crashed: the process ended, or gave no item in time. What the function itself raises is raised as it is.
+            Cancelled: ``cancel`` was called.
         """
         answers = self._started()
         done = False
@@ -76,6 +83,8 @@ class Worker:
                     raise value
                 return
         except (EOFError, ConnectionError):
+            if self._cancelled:
+                raise Cancelled from None
             raise Crashed(f"crashed ({self._how_it_ended()})") from None
         finally:
             if not done:
@@ -99,7 +108,20 @@ class Worker:
             self._arena.close()
             self._process = None
 
+    def cancel(self) -> None:
+        """End the function that another thread waits for: it gets ``Cancelled``, now and for whatever it asks for next."""
+        with self._starting:
+            self._cancelled = True
+            if (process := self._process) is not None:
+                process.kill()
+
     def _started(self) -> Connection:
+        with self._starting:
+            if self._cancelled:
+                raise Cancelled
+            return self._connection()
+
+    def _connection(self) -> Connection:
         if self._process is None:
             ours, theirs = socket.socketpair()
             line, end = socket.socketpair()

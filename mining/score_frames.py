@@ -25,6 +25,7 @@ from mining.signals.frame import BOX_MEASURES, Signals, frame_signals, needs_com
 from mining.signals.quality import HISTOGRAM_BINS, compare_with_previous
 from mining.signals.sun import NIGHT_ELEVATION_DEG, NIGHT_LUMA, sun_elevation_deg
 from mining.store import Store, digest
+from mining.threads import in_order
 from mining.tracks import follow
 from mining.types import MiningError, StageReport, UsageError
 
@@ -128,18 +129,24 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 "a signal of score.hardness could not be computed on any frame (see the detect stage), so percentiles "
                 "of this run hold for this run only; once it can be, everything is scored again"
             )
-    with progress("score", len(due), "recordings") as shown:
+    reference_id = reference.reference_id
+
+    def commit(item: tuple[Unit, pa.Table, pa.Table]) -> None:
+        unit, tracks, scores = item
+        store.commit(
+            "score", unit.night, unit.key, {"tracks": tracks, "scores": scores}, digest=content(unit),
+            recording_id=unit.recording_id, committee_id=committee.committee_id, reference_id=reference_id,
+        )  # fmt: skip
+        shown.advance()
+
+    # Half of a short recording's time is the wait for the disk: the next one is scored in the meantime.
+    with progress("score", len(due), "recordings") as shown, in_order(commit, depth=2) as hand_over:
         for unit in due:
             one = scored.pop(unit.key, None) or score_unit(store, committee, unit, config.score, learned)
             scores = _score_rows(one, reference, config.score.hardness, committee.committee_id)
-            store.commit(
-                "score", unit.night, unit.key, {"tracks": one.tracks, "scores": scores}, digest=content(unit),
-                recording_id=unit.recording_id, committee_id=committee.committee_id,
-                reference_id=reference.reference_id,
-            )  # fmt: skip
+            hand_over((unit, one.tracks, scores))
             report.done += 1
             report.add(frames=scores.num_rows, tracks=one.track_count)
-            shown.advance()
     return report
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from mining import decode_ahead, isolated
 from mining.config import Config
-from mining.decode_ahead import FrameBatch, Shard, batches, in_order, side_by_side
+from mining.decode_ahead import FrameBatch, Shard, batches
 from mining.footage import Source, stat_signature
 from mining.progress import Clock
 from tests.mining.synthetic import NIGHT
@@ -91,84 +90,6 @@ def test_a_standing_picture_is_looked_at_once_a_shard(tmp_path: Path) -> None:
             (i, 4) for i in range(12 - repeats, 12)
         ]
         assert all(d.quality is not None for d in others)
-
-
-def test_jobs_run_side_by_side_and_items_come_in_order() -> None:
-    both = threading.Barrier(2, timeout=20)
-
-    def work(job: int) -> Iterator[tuple[int, int]]:
-        if job < 2:
-            both.wait()  # neither goes on before the other has begun
-        for i in range(30):
-            yield job, i
-
-    with side_by_side(range(5), work, workers=2, depth=3) as items:
-        found = list(items)
-    assert found == [(job, i) for job in range(5) for i in range(30)]
-
-
-def test_no_job_runs_further_ahead_than_asked() -> None:
-    made = []
-
-    def work(job: int) -> Iterator[int]:
-        for i in range(100):
-            made.append((job, i))
-            yield i
-
-    with side_by_side(range(3), work, workers=2, depth=4) as items:
-        time.sleep(0.3)
-        # Before any is asked for: four waiting and one in hand of the first two; nothing of the third.
-        assert sorted(made) == [(job, i) for job in range(2) for i in range(5)]
-        next(items)
-        time.sleep(0.3)
-        assert len(made) == 5 + 5 + 1
-    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
-
-
-def test_what_a_job_raises_is_raised_in_its_turn() -> None:
-    def work(job: int) -> Iterator[int]:
-        yield job
-        if job == 1:
-            raise ValueError("broken")
-
-    with side_by_side(range(4), work, workers=3, depth=2) as items:
-        assert [next(items), next(items)] == [0, 1]
-        with pytest.raises(ValueError, match="broken"):
-            next(items)
-
-
-def test_a_writer_takes_all_in_order_and_its_failure_stops_the_others() -> None:
-    taken: list[int] = []
-    with in_order(taken.append, depth=2) as hand_over:
-        for i in range(50):
-            hand_over(i)
-    assert taken == list(range(50))
-
-    def full(item: int) -> None:
-        if item == 3:
-            raise OSError("no space left")
-
-    handed = []
-
-    def hand_over_all() -> None:
-        with in_order(full, depth=1) as hand_over:
-            for i in range(1000):
-                hand_over(i)
-                handed.append(i)
-
-    with pytest.raises(OSError, match="no space left"):
-        hand_over_all()
-    assert len(handed) < 10
-
-
-def test_a_failure_of_the_block_is_not_hidden_by_the_writer() -> None:
-    def stopped() -> None:
-        with in_order(lambda _: None, depth=1) as hand_over:
-            hand_over(1)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
 
 
 def lethal(*arguments: Any) -> Iterator[Any]:

@@ -96,6 +96,42 @@ def test_stopped_by_a_signal_the_exit_code_says_so_and_the_next_run_ends_with_th
         assert rows == resumed[name], name
 
 
+# Python imports this at its start, in every process that a job starts too.
+HANGING = """
+import time
+from pathlib import Path
+import mining.footage.recordings as recordings
+
+def hanging(*_):
+    Path("hangs").touch()
+    time.sleep(3600)
+    yield
+
+recordings.{function} = hanging if "{function}" == "read_video" else lambda *more: next(hanging(*more))
+"""
+
+
+@pytest.mark.parametrize("function", ["probe_video", "read_video"])
+def test_stopped_while_a_decoder_hangs(function: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While recordings are listed, and while they are decoded: long before the hanging one's time is up."""
+    (folder / "sitecustomize.py").write_text(HANGING.format(function=function))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{Path(__file__).parents[2]}")
+    monkeypatch.chdir(folder)
+    job = mining("run", "night.toml", "--set", "detect.decode_timeout_s=600")
+    deadline = time.monotonic() + 120
+    while not (folder / "hangs").exists():
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    job.send_signal(signal.SIGTERM)
+    try:
+        _, said = job.communicate(timeout=60)
+    finally:
+        job.kill()
+    assert job.returncode == 143, said
+    assert "Traceback" not in said
+
+
 def test_two_jobs_share_the_work_and_a_killed_one_s_is_taken_over(folder: Path) -> None:
     config = str(folder / "night.toml")
     store = folder / "store"
