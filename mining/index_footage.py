@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
@@ -99,28 +101,46 @@ def _index(
     shown: Progress,
 ) -> list[Source]:
     """Index what is not indexed as it is now; returns what another job is at."""
-    known, others = _known(store), list[Source]()
+    known, others, taken = _known(store), list[Source](), list[str]()
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
+    turns: deque[tuple[Source, str | None]] = deque()
 
-    def look(source: Source) -> Iterator[_Opened | str | None]:
-        """Yield what a recording holds; its id where that is known, None where another job is at it."""
-        signature = _signature(source, config)
-        if signature in by_signature:
-            yield by_signature[signature]
-        elif not store.leases.take(_lease(signature)):
-            yield None
-        else:
-            with decoders.lend() as decoder:
-                yield _open(decoder, source, signature, config, known)
+    def due() -> Iterator[tuple[Source, str]]:
+        """Yield what is to be opened, with its signature; that and what is known goes to ``turns``."""
+        for source in sources:
+            signature = _signature(source, config)
+            if signature not in by_signature:
+                if not store.leases.take(_lease(signature)):
+                    others.append(source)
+                    continue
+                taken.append(_lease(signature))
+                turns.append((source, None))
+                yield source, signature
+            else:
+                turns.append((source, by_signature[signature]))
+
+    def look(due: tuple[Source, str]) -> Iterator[_Opened]:
+        with decoders.lend() as decoder:
+            yield _open(decoder, *due, config, known)
+
+    def in_turn(looked: Iterator[_Opened]) -> Iterator[tuple[Source, str | _Opened]]:
+        """Yield every source with the id that it is known by, or with what it holds."""
+        for opened in looked:
+            source, recording_id = turns.popleft()
+            while recording_id is not None:
+                yield source, recording_id
+                source, recording_id = turns.popleft()
+            yield source, opened
+        for source, recording_id in turns:
+            assert recording_id is not None  # nothing is left to be opened
+            yield source, recording_id
 
     with (
-        run_ahead(sources, look, config.detect.decode_workers, 1, decoders.cancel) as looked,
+        _given_back(store, taken),
+        run_ahead(due(), look, config.detect.decode_workers, 1, decoders.cancel) as looked,
         in_order(partial(_commit, store, config, known), depth=2) as hand_over,
     ):
-        for source, seen in zip(sources, looked, strict=True):
-            if seen is None:
-                others.append(source)
-                continue
+        for source, seen in in_turn(looked):
             if isinstance(seen, str):
                 recording_id = seen
                 report.unchanged += 1
@@ -142,6 +162,16 @@ def _index(
             found.setdefault(recording_id, source.path)
             shown.advance()
     return others
+
+
+@contextmanager
+def _given_back(store: Store, leases: Sequence[str]) -> Iterator[None]:
+    """Give back, after the block, what it has not given back itself."""
+    try:
+        yield
+    finally:
+        for lease in leases:
+            store.leases.drop(lease)
 
 
 def _lease(signature: str) -> str:
