@@ -114,6 +114,9 @@ class _Writer:
 
     def take(self, item: tuple[FrameBatch, list[Predictions | str]]) -> None:
         """Take in a batch."""
+        # Takes half a second: now, while the detectors look at the next batch, and not when the first shard is complete.
+        import scipy.optimize  # noqa: F401
+
         batch, seen = item
         with self.clock.timed("rows"):
             touched: dict[str, list[int]] = {}
