@@ -175,6 +175,13 @@ def put(uri: str, content: bytes | Path) -> None:
     _asked(uri, lambda: _library().put(client, key, content, max_concurrency=4))
 
 
+def copy(uri: str, target: str) -> None:
+    """Copy an object within its bucket, over one that may be there. FileNotFoundError where there is none."""
+    client, key = _opened(uri)
+    _, to = _opened(target)
+    _asked(uri, lambda: _library().copy(client, key, to))
+
+
 def create(uri: str, content: bytes) -> bool:
     """Write an object if there is none; tells whether it was this call that did.
 

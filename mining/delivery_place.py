@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from mining.buckets import check_uri
+from mining import buckets
 from mining.config import Config
 from mining.places import sync
 from mining.store import Store
 from mining.types import UsageError
 from mining.vendors.contents import FILE_NAME as CONTENTS
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
 
 _UPLOADS_AT_ONCE = 8
 _SYNCS_AT_ONCE = 8
@@ -53,7 +46,11 @@ def place_of(store: Store, config: Config, batch_id: str) -> DeliveryPlace:
     to = config.export.to
     if "://" not in to:
         return _Folder(config.path(to) / batch_id)
-    check_uri(to, "export.to")
+    buckets.check_uri(to, "export.to")
+    if "?" in to:
+        raise UsageError(
+            f"export.to {to.partition('?')[0]}: nothing can follow a `?`; another service than Amazon's is named by AWS_ENDPOINT_URL"
+        )
     return _Bucket(to, batch_id, store.tmp / f"{batch_id}.delivery")
 
 
@@ -79,70 +76,53 @@ class _Folder(DeliveryPlace):
 
 
 class _Bucket(DeliveryPlace):
-    """Through ``pyarrow.fs``: endpoint from ``AWS_ENDPOINT_URL`` or the URI's query, credentials from the environment."""
+    """Through ``mining.buckets``, as stores and footage are."""
 
     def __init__(self, to: str, batch_id: str, workspace: Path) -> None:
-        self._to = to
-        url = urlsplit(to)
-        self._path = "/".join(part for part in (url.netloc, url.path.strip("/"), batch_id) if part)
-        self.name = f"s3://{self._path}"
+        self.name = f"{to.rstrip('/')}/{batch_id}"
         self.workspace = workspace
 
-    def _files(self) -> FileSystem:
-        from pyarrow.fs import FileSystem
-
-        try:
-            return FileSystem.from_uri(self._to)[0]
-        except ValueError as error:
-            raise UsageError(f"export.to {self.name}: {' '.join(str(error).split())}") from None
-
     def is_there(self) -> bool:
-        return bool(self._files().get_file_info(f"{self._path}/{CONTENTS}").is_file)
+        try:
+            buckets.described(self.uri(CONTENTS))
+        except FileNotFoundError:
+            return False
+        return True
 
     def put(self) -> None:
-        files = self._files()
-        self._move_aside(files)
+        self._move_aside()
         contents = self.workspace / CONTENTS
         others = [path for path in sorted(self.workspace.rglob("*")) if path.is_file() and path != contents]
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
             try:
-                list(pool.map(partial(self._upload, files), others))
+                list(pool.map(self._upload, others))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         # Last: who sees the contents sees a whole delivery.
-        self._upload(files, contents)
+        self._upload(contents)
 
-    def _upload(self, files: FileSystem, path: Path) -> None:
-        target = f"{self._path}/{path.relative_to(self.workspace).as_posix()}"
-        with path.open("rb") as source, files.open_output_stream(target) as sink:
-            shutil.copyfileobj(source, sink, 8 << 20)
+    def _upload(self, path: Path) -> None:
+        buckets.put(self.uri(path.relative_to(self.workspace).as_posix()), path)
 
-    def _move_aside(self, files: FileSystem) -> None:
-        old = _listed(files, self._path)
+    def _move_aside(self) -> None:
+        old = [found.uri for found in buckets.listed(self.name)]
         if not old:
             return
-        numbered = (f"{self._path}.previous-{n}" for n in itertools.count(1))
-        aside = next(path for path in numbered if not _listed(files, path))
+        numbered = (f"{self.name}.previous-{n}" for n in itertools.count(1))
+        aside = next(place for place in numbered if next(buckets.listed(place), None) is None)
         # Contents leave first and arrive last: in between, nobody takes either place for a whole delivery.
-        contents = f"{self._path}/{CONTENTS}"
-        moving = f"{aside}/{CONTENTS}.moving"
+        contents, moving = self.uri(CONTENTS), f"{aside}/{CONTENTS}.moving"
         if contents in old:
-            move(files, contents, moving)
-        for path in old:
-            if path != contents:
-                move(files, path, aside + path.removeprefix(self._path))
+            move(contents, moving)
+        for uri in old:
+            if uri != contents:
+                move(uri, aside + uri.removeprefix(self.name))
         if contents in old:
-            move(files, moving, f"{aside}/{CONTENTS}")
+            move(moving, f"{aside}/{CONTENTS}")
 
 
-def move(files: FileSystem, source: str, target: str) -> None:
-    """Move a file of a bucket; not in one step: it is copied, then deleted."""
-    files.move(source, target)
-
-
-def _listed(files: FileSystem, path: str) -> list[str]:
-    from pyarrow.fs import FileSelector
-
-    found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-    return sorted(info.path for info in found if info.is_file)
+def move(source: str, target: str) -> None:
+    """Move an object; not in one step."""
+    buckets.copy(source, target)
+    buckets.delete(source)

@@ -160,18 +160,10 @@ class _Writer:
 
 def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequence[str]) -> list[Shard]:
     """Cut the sampled frames of the recordings into shards of ``shard_minutes``."""
-    with store.connect() as con:
-        con.execute(
-            "CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)]
-        )
-        recordings = con.execute(
-            "SELECT recording_id, night, uri, kind, width_px, height_px, size_bytes, modified_ns FROM recordings SEMI JOIN wanted "
-            "USING (recording_id) ORDER BY night, drive_id, camera, started_at, recording_id"
-        ).fetchall()
-        frames = con.execute(
-            "SELECT recording_id, frame_index, pts_ns FROM frames SEMI JOIN wanted USING (recording_id) "
-            "ORDER BY recording_id, frame_index"
-        ).fetchnumpy()
+    recordings: list[Any] = []
+    while len(recordings) < len(set(recording_ids)):
+        store.index_of(recording_ids)
+        recordings, frames = _read_index(store, recording_ids)
     ids = np.asarray(frames["recording_id"], dtype=np.str_)
     shards = []
     for recording_id, night, uri, kind, width, height, size_bytes, modified_ns in recordings:
@@ -202,6 +194,23 @@ def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequ
                 )
             )
     return shards
+
+
+def _read_index(store: Store, recording_ids: Sequence[str]) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
+    """Read recordings in the order in which they are looked at, and their sampled frames."""
+    with store.connect() as con:
+        con.execute(
+            "CREATE TEMP TABLE wanted AS SELECT unnest(?::VARCHAR[]) AS recording_id", [list(recording_ids)]
+        )
+        recordings = con.execute(
+            "SELECT recording_id, night, uri, kind, width_px, height_px, size_bytes, modified_ns FROM recordings SEMI JOIN wanted "
+            "USING (recording_id) ORDER BY night, drive_id, camera, started_at, recording_id"
+        ).fetchall()
+        frames = con.execute(
+            "SELECT recording_id, frame_index, pts_ns FROM frames SEMI JOIN wanted USING (recording_id) "
+            "ORDER BY recording_id, frame_index"
+        ).fetchnumpy()
+    return recordings, frames
 
 
 def _due(

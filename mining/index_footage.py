@@ -119,11 +119,16 @@ def _index(
             else:
                 turns.append((source, by_signature[signature]))
 
-    def look(due: tuple[Source, str]) -> Iterator[_Opened]:
+    def look(due: tuple[Source, str]) -> Iterator[str | _Opened]:
         with decoders.lend() as decoder:
-            yield _open(decoder, *due, config, known)
+            opened = _open(decoder, *due, config, known)
+        if _is_committed(store, opened):
+            store.leases.drop(_lease(opened.signature))
+            yield opened.recording.recording_id
+        else:
+            yield opened
 
-    def in_turn(looked: Iterator[_Opened]) -> Iterator[tuple[Source, str | _Opened]]:
+    def in_turn(looked: Iterator[str | _Opened]) -> Iterator[tuple[Source, str | _Opened]]:
         """Yield every source with the id that it is known by, or with what it holds."""
         for opened in looked:
             source, recording_id = turns.popleft()
@@ -206,6 +211,15 @@ def _open(
 def _indices(times: FrameTimes, config: Config) -> NDArray[np.int64]:
     """Which frames are to be looked at."""
     return sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
+
+
+def _is_committed(store: Store, opened: _Opened) -> bool:
+    """Whether another job committed it between our look at the store and our lease.
+
+    Once more would do harm: while a commit is written anew, others do not see the recording.
+    """
+    marker = store.marker_of("index", opened.recording.night, opened.recording.recording_id)
+    return marker is not None and marker["signature"] == opened.signature
 
 
 def _as_known(recording: Recording, known: dict[str, tuple[date, dict[str, Any]]]) -> Recording:

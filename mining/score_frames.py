@@ -153,7 +153,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
 def units_of(store: Store, committee: Committee, recording_ids: Sequence[str]) -> list[Unit]:
     """What can be scored: those of the recordings on which the committee has run."""
     wanted = set(recording_ids)
-    indexed = {marker["recording_id"]: marker["content"] for marker in store.markers("index").values()}
+    indexed = store.index_of(recording_ids)
     shards: dict[tuple[date, str], list[tuple[str, dict[str, Any]]]] = {}
     for (night, key), marker in store.markers("detect").items():
         if marker["committee_id"] == committee.committee_id and marker["recording_id"] in wanted:
@@ -165,7 +165,7 @@ def units_of(store: Store, committee: Committee, recording_ids: Sequence[str]) -
             key=f"{recording_id}-{committee.committee_id}",
             shards=tuple(key for key, _ in members),
             detect_digests=tuple(marker["digest"] for _, marker in members),
-            index_content=indexed[recording_id],
+            index_content=indexed[recording_id]["content"],
             sees=members[0][1]["sees"],
         )
         for (night, recording_id), members in sorted(shards.items())

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
 COMPRESSION = "zstd"
 sql_file = views.sql_file
+_LOOK_EVERY_S = 0.2
+_REWRITTEN_WITHIN_S = 60.0
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,180}")
 
 
@@ -273,6 +276,27 @@ class Store:
             (_date_of(path.parent.name), path.name.removesuffix(".json")): json.loads(path.read_bytes())
             for path in self._marker_files(stage)
         }
+
+    def index_of(self, recording_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Read the index's commits of these recordings: id -> what its marker says.
+
+        Waits while another job writes one of them anew: without it, what was seen of that recording would count as gone.
+
+        Raises:
+            TemporaryError: one of them is indexed no more.
+        """
+        until = time.monotonic() + _REWRITTEN_WITHIN_S
+        while True:
+            found = {marker["recording_id"]: marker for marker in self.markers("index").values()}
+            missing = [one for one in recording_ids if one not in found]
+            if not missing:
+                return {one: found[one] for one in recording_ids}
+            if time.monotonic() > until:
+                raise TemporaryError(
+                    f"{self.root}: {len(missing)} recordings that were indexed are gone (recording_id {missing[0]}); run the same "
+                    "command again"
+                )
+            time.sleep(_LOOK_EVERY_S)
 
     def marker_of(self, stage: str, night: date, key: str) -> dict[str, Any] | None:
         """What the marker of one commit says; None where it is not committed."""

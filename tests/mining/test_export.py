@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from mining import blur, config, delivery_place, pipeline
+from mining import blur, buckets, config, delivery_place, pipeline
 from mining.blur import blurred
 from mining.committee import committee_of
 from mining.config import Config
@@ -32,6 +34,7 @@ from mining.types import MiningError, TemporaryError, UsageError
 from mining.vendors import VENDORS
 from mining.vendors.instructions import plain_words
 from mining.vendors.labels import Sent, SentImage
+from tests.mining.flaky_s3 import FlakyS3
 from tests.mining.lethal import run_with_lethal_decoder
 from tests.mining.synthetic import table
 
@@ -419,7 +422,13 @@ def test_wrong_settings_are_one_line(tmp_path: Path, settings: str, words: str) 
 
 @pytest.mark.parametrize(
     "to",
-    ["ftp://host/x", "s3://key:hunter2@bucket/x", "s3://bucket/x?access_key=k&secret_key=hunter2", "s3://"],
+    [
+        "s3://bucket/x?endpoint_override=localhost",
+        "ftp://host/x",
+        "s3://key:hunter2@bucket/x",
+        "s3://bucket/x?access_key=k&secret_key=hunter2",
+        "s3://",
+    ],
 )
 def test_a_place_that_cannot_be_is_refused_without_showing_secrets(batch: Config, to: str) -> None:
     with pytest.raises(UsageError, match=r"export\.to") as caught:
@@ -577,25 +586,10 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_image(batch: Config, tmp_path
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
-    """An S3 of moto's, as the environment names it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "hunter2",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    files, _ = fs.FileSystem.from_uri("s3://labels?allow_bucket_creation=true")
-    files.create_dir("labels")
-    yield files
-    server.stop()
+def bucket(s3: FlakyS3) -> fs.FileSystem:
+    """What lies in a local S3, by an independent reader."""
+    s3.make_bucket("labels")
+    return fs.FileSystem.from_uri("s3://labels")[0]
 
 
 def listed(files: fs.FileSystem, path: str) -> dict[str, bytes]:
@@ -644,19 +638,17 @@ def test_an_upload_that_breaks_leaves_nothing_that_looks_whole(
     batch: Config, bucket: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = exports(batch)
-    copy = shutil.copyfileobj
+    put = buckets.put
     sent: list[int] = []
 
-    def breaks(source: Any, sink: Any, *more: Any) -> None:
+    def breaks(uri: str, content: Any) -> None:
         sent.append(1)
         if len(sent) > 3:
-            raise OSError("connection lost")
-        copy(source, sink, *more)
+            raise TemporaryError("connection lost")
+        put(uri, content)
 
-    monkeypatch.setattr(shutil, "copyfileobj", breaks)
-    with pytest.raises(
-        MiningError, match=rf"s3://labels/half/{BATCH}: cannot write the delivery: connection lost"
-    ):
+    monkeypatch.setattr(buckets, "put", breaks)
+    with pytest.raises(TemporaryError, match="connection lost"):
         export(batch, "s3://labels/half")
     there = listed(bucket, f"labels/half/{BATCH}")
     assert len(there) >= 3
@@ -673,17 +665,50 @@ def test_a_delivery_that_is_moved_aside_is_whole_at_neither_place_until_it_is_at
     moved: list[str] = []
     move = delivery_place.move
 
-    def seen(files: fs.FileSystem, source: str, target: str) -> None:
-        move(files, source, target)
+    def seen(source: str, target: str) -> None:
+        move(source, target)
         moved.append(target)
         for place in (BATCH, f"{BATCH}.previous-1"):
-            there = listed(files, f"labels/aside/{place}")
+            there = listed(bucket, f"labels/aside/{place}")
             assert "delivery.json" not in there or there == old
 
     monkeypatch.setattr(delivery_place, "move", seen)
     export(batch, "s3://labels/aside")
     assert len(moved) == len(old) + 1
     assert listed(bucket, f"labels/aside/{BATCH}.previous-1") == old
+
+
+def test_uploads_outlive_a_service_that_fails_now_and_then(
+    batch: Config, tmp_path: Path, bucket: fs.FileSystem, s3: FlakyS3
+) -> None:
+    local = files_of(export(batch, tmp_path))
+    s3.rate = 0.2
+    export(batch, "s3://labels/flaky")
+    export(batch, "s3://labels/flaky", context_frames=1)
+    s3.rate = 0.0
+    assert s3.failed.total() > 5
+    assert listed(bucket, f"labels/flaky/{BATCH}.previous-1") == local
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_export_to_a_silent_service_can_be_stopped(
+    batch: Config, bucket: fs.FileSystem, s3: FlakyS3, number: int, code: int
+) -> None:
+    s3.rate, s3.faults = 1.0, ("hang",)
+    s3.only = lambda method, _: method == "PUT"
+    # Where tests run in the background, a shell has switched Ctrl-C off for their children.
+    main = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mining.cli import main; main()"
+    job = subprocess.Popen(
+        [sys.executable, "-c", main, "export", "--config", str(Path(batch.folder) / "night.toml"), "--batch", BATCH,
+         "--to", "s3://labels/silent"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while not s3.failed["hang"]:
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.1)
+    job.send_signal(number)
+    _, said = job.communicate(timeout=25)  # it would wait for a minute
+    assert (job.returncode, "Traceback" in said) == (code, False), said
 
 
 def test_a_bucket_that_is_not_there_is_one_line(
