@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import torch
 
+_BLOCK = 128
+
 
 def select(
     boxes: torch.Tensor,
@@ -64,11 +66,11 @@ def _survivors(
     of positions that a noisy network calls objects, most are never compared.
     """
     survivors = frame.new_zeros(0)
-    for block in torch.arange(len(frame), device=frame.device).split(max_boxes):
+    for block in torch.arange(len(frame), device=frame.device).split(_BLOCK):
         rank = torch.cat((survivors, block))
         better, label = boxes[frame[rank], position[rank]], scores[frame[rank], position[rank]].argmax(1)
         own = slice(len(survivors), None)
-        over = _iou(better, better[own]) > suppress_iou
+        over = _iou(better, better[own]).double() > suppress_iou
         if not class_agnostic:
             over &= label[:, None] == label[own]
         # As numbers: to count by a matrix product is ten times as fast as to ask for any.

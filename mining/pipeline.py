@@ -228,7 +228,10 @@ def where_time_went(report: StageReport) -> str:
     for name, seconds in sorted(report.profile.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:30} {seconds:9.2f}   {seconds / max(report.seconds, 1e-9):6.1%}")
     busy = sum(seconds for name, seconds in report.profile.items() if name.startswith("look: "))
-    lines.append(f"detectors busy for {busy / max(report.seconds, 1e-9):.1%}; threads work side by side")
+    lines.append(
+        f"detectors busy for {busy / max(report.seconds, 1e-9):.1%}; threads work side by side; forward pass and suppression are what "
+        "`look` does, added up over its threads"
+    )
     return "\n".join(lines)
 
 

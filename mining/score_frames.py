@@ -26,7 +26,7 @@ from mining.signals.quality import HISTOGRAM_BINS, compare_with_previous
 from mining.signals.sun import NIGHT_ELEVATION_DEG, NIGHT_LUMA, sun_elevation_deg
 from mining.store import Store, digest
 from mining.threads import in_order
-from mining.tracks import follow
+from mining.tracks import BoxesInTime, follow
 from mining.types import MiningError, StageReport, UsageError
 
 SCORE_VERSION = 4
@@ -190,22 +190,21 @@ class Scored:
 def score_unit(
     store: Store, committee: Committee, unit: Unit, config: ScoreConfig, learned: Learned
 ) -> Scored:
-    """Read a recording's detections, follow its objects, and compute its signals."""
+    """Read a recording's detections, follow its objects, and compute its signals.
 
-    def read(table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        return pa.concat_tables(store.read(table, unit.night, key, columns) for key in unit.shards)
-
-    frames, detections = read("observations", _OBSERVED), read("detections")
-    boxes = committee_boxes(frames, detections, committee, unit.sees)
+    Shard by shard, for a long recording's class vectors are more than memory may hold; over all of them, what time tells.
+    """
+    parts = [_seen_in(store, committee, unit, key, learned) for key in unit.shards]
+    frames = pa.concat_tables(part.frames for part in parts)
+    boxes = BoxesInTime.joined([part.boxes for part in parts])
+    signals = joined([part.signals for part in parts])
+    if {part.has_edges for part in parts} == {False, None}:
+        # Shards without a box could not tell that the head gives no edge distributions.
+        signals |= {name: np.full(len(frames), np.nan) for name in signals if "box_std" in name}
     repeats, cut = _compared(frames)
     index = _index_rows(store, unit, frames)
     times_s = np.asarray(index["pts_ns"].cast(pa.float64()).to_numpy(), np.float64) / 1e9
     followed = follow(boxes, times_s, repeats, cut, config.max_step_s, config.max_gap_s)
-    dense_max, dense_mean = (
-        _dense(frames, column, committee.names[0], len(committee.classes))
-        for column in ("dense_entropy_max", "dense_entropy_mean")
-    )
-    of_frames = frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights)
     unseen = pc.is_null(frames["luma_mean"])
     for name, flags in (("repeats_previous", repeats), ("scene_cut", cut)):
         frames = frames.append_column(name, pc.if_else(unseen, None, pa.array(flags)))
@@ -213,23 +212,61 @@ def score_unit(
     night = pc.coalesce(
         pc.less(elevation_deg, NIGHT_ELEVATION_DEG), pc.less(frames["luma_mean"].combine_chunks(), NIGHT_LUMA)
     )
-    classes = _classes_seen(boxes, detections["class"], committee.classes)
+    classes = pa.concat_arrays([part.classes for part in parts])
     frames = (
         frames.append_column("drive_id", index["drive_id"])
         .append_column("classes", pc.if_else(unseen, None, classes))
         .append_column("sun_elevation_deg", elevation_deg)
         .append_column("is_night", night)
     )
-    columns = {name: detections[name] for name in ("frame_id", "committee_id", "detector", "box_index")}
-    columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(detections))
+    rows = pa.concat_tables(part.rows for part in parts)
+    columns = {name: rows[name] for name in rows.column_names}
+    columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(rows))
     columns["track_id"] = pa.array(followed.track_id)
     tracks = pa.table([columns[f.name] for f in TRACKS], schema=TRACKS)
     return Scored(
         frames=frames,
-        signals=of_frames | followed.signals,
+        signals=signals | followed.signals,
         tracks=tracks.filter(pa.array(followed.track_id >= 0)),
         track_count=int(followed.track_id.max(initial=-1)) + 1,
         looked=boxes.ran[:, 0],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one shard tells by itself."""
+
+    frames: pa.Table
+    """What was observed, one row a frame."""
+    signals: Signals
+    """Those of ``frame_signals``."""
+    boxes: BoxesInTime
+    rows: pa.Table
+    """What names each box in ``tracks``."""
+    classes: pa.Array
+    """[F] see ``_classes_seen``."""
+    has_edges: bool | None
+    """Whether the first member's boxes have edge distributions; None where it has no box."""
+
+
+def _seen_in(store: Store, committee: Committee, unit: Unit, key: str, learned: Learned) -> _Seen:
+    """Read one shard's detections, and compute what each frame tells."""
+    frames = store.read("observations", unit.night, key, _OBSERVED)
+    detections = store.read("detections", unit.night, key)
+    boxes = committee_boxes(frames, detections, committee, unit.sees)
+    dense_max, dense_mean = (
+        _dense(frames, column, committee.names[0], len(committee.classes))
+        for column in ("dense_entropy_max", "dense_entropy_mean")
+    )
+    std = np.zeros(0) if boxes.box_std_px is None else boxes.box_std_px[boxes.member == 0]
+    return _Seen(
+        frames=frames,
+        signals=frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights),
+        boxes=BoxesInTime.of(boxes),
+        rows=detections.select(["frame_id", "committee_id", "detector", "box_index"]),
+        classes=_classes_seen(boxes, detections["class"], committee.classes),
+        has_edges=not np.isnan(std).all() if len(std) else None,
     )
 
 
@@ -381,7 +418,7 @@ def reference_path(store: Store, committee: Committee, learned: Learned) -> Plac
 
 
 def joined(found: Sequence[Signals]) -> Signals:
-    """Put the signals of several recordings behind each other."""
+    """Put the signals of several recordings, or shards, behind each other."""
     return {name: np.concatenate([signals[name] for signals in found]) for name in found[0]}
 
 

@@ -117,7 +117,15 @@ def in_order(take: Callable[[_Item], None], depth: int) -> Iterator[Callable[[_I
         failed.append(error)  # what still waits is let go
         raise
     finally:
-        waiting.put(end)
-        thread.join()
+        try:
+            waiting.put(end)
+            thread.join()
+        except (
+            BaseException
+        ) as error:  # told to stop while it waits: what is being taken ends, and no more is
+            failed.append(error)
+            waiting.put(end)
+            thread.join()
+            raise
     if failed:
         raise failed[0]

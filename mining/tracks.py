@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,56 @@ class Followed:
     """The fields of ``temporal.TimeSignals``: [F], of the first member."""
 
 
+@dataclass(frozen=True, slots=True)
+class BoxesInTime:
+    """What is followed of a committee's boxes: without their class vectors, which are most of them."""
+
+    frame: NDArray[np.integer]
+    """[n] index of the frame, in time order."""
+    member: NDArray[np.integer]
+    """[n] index of the member."""
+    boxes_px: NDArray[np.floating]
+    """[n, 4] x1, y1, x2, y2."""
+    scores: NDArray[np.floating]
+    """[n] confidence."""
+    classes: NDArray[np.int64]
+    """[n] index of the most confident class."""
+    ran: NDArray[np.bool_]
+    """[F, M] True where the member looked at the frame."""
+    thresholds: NDArray[np.floating]
+    """[M] operating threshold of each member."""
+
+    @classmethod
+    def of(cls, boxes: CommitteeBoxes) -> BoxesInTime:
+        """Take a committee's boxes."""
+        return cls(
+            frame=boxes.frame,
+            member=boxes.member,
+            boxes_px=boxes.boxes_px,
+            scores=boxes.scores,
+            classes=np.nan_to_num(boxes.class_scores, nan=-1.0).argmax(axis=1),
+            ran=boxes.ran,
+            thresholds=boxes.thresholds,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[BoxesInTime]) -> BoxesInTime:
+        """Put parts of one recording together, in time order; there is at least one."""
+        first_frame = np.cumsum([0, *(len(part.ran) for part in parts[:-1])])
+        return cls(
+            frame=np.concatenate(
+                [part.frame + first for part, first in zip(parts, first_frame, strict=True)]
+            ),
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in ("member", "boxes_px", "scores", "classes", "ran")
+            },
+            thresholds=parts[0].thresholds,
+        )
+
+
 def follow(
-    boxes: CommitteeBoxes,
+    boxes: BoxesInTime,
     time_s: NDArray[np.float64],
     repeats: NDArray[np.bool_],
     cut: NDArray[np.bool_],
@@ -54,7 +103,7 @@ def follow(
             frame=position[boxes.frame[rows]],
             boxes_px=boxes.boxes_px[rows].astype(np.float64),
             scores=boxes.scores[rows].astype(np.float64),
-            classes=np.nan_to_num(boxes.class_scores[rows], nan=-1.0).argmax(axis=1),
+            classes=boxes.classes[rows],
             threshold=float(threshold),
             max_gap_s=max_gap_s,
         )

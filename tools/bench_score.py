@@ -25,7 +25,7 @@ from mining.config import ScoreConfig
 from mining.score_frames import SIGNAL_NAMES, blend, reference_of
 from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.frame import Signals, frame_signals
-from mining.tracks import follow
+from mining.tracks import BoxesInTime, follow
 
 BAR_FRAMES_PER_S = 5000
 CHUNK = 2000
@@ -88,7 +88,9 @@ def signals_of(boxes: CommitteeBoxes, dense: NDArray[np.float32]) -> Signals:
     """Compute all signals of one chunk, as of a drive at ten frames a second; every eighth frame repeats the one before."""
     frames = len(boxes.ran)
     time_s, repeats = np.arange(frames) / 10, np.arange(frames) % 8 == 7
-    followed = follow(boxes, time_s, repeats, np.zeros(frames, bool), max_step_s=0.6, max_gap_s=0.25)
+    followed = follow(
+        BoxesInTime.of(boxes), time_s, repeats, np.zeros(frames, bool), max_step_s=0.6, max_gap_s=0.25
+    )
     return frame_signals(boxes, dense, dense) | followed.signals
 
 

@@ -9,17 +9,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from pycocotools.coco import COCO
 
-from mining import config, pipeline
+from mining import config, pipeline, score_frames
 from mining.calibration import Calibration
+from mining.committee import committee_of
 from mining.pipeline import NightReport
 from mining.signals.calibration import ScoreCalibration
 from mining.store import Store
@@ -135,6 +138,58 @@ def test_profile_tells_the_network_from_what_follows_it(night: tuple[Path, Night
         assert 0 < suppression < forward
         assert f"forward pass: {member} " in told
     assert {"decode", "wait for frames", "rows", "write"} <= set(detect.profile)
+
+
+class Cut:
+    """A store whose recordings come in other shards: the rows of ``count`` runs of frames each."""
+
+    def __init__(self, store: Store, unit: score_frames.Unit, count: int, *, edges: bool = True) -> None:
+        self.store, self.unit, self.edges = store, unit, edges
+        ids = self._whole("observations")["frame_id"].to_pylist()
+        self.frames = {str(i): set(part) for i, part in enumerate(np.array_split(ids, count))}
+
+    def _whole(self, table: str) -> pa.Table:
+        return pa.concat_tables(self.store.read(table, self.unit.night, key) for key in self.unit.shards)
+
+    def read(self, table: str, night: Any, key: str, columns: Any = None) -> pa.Table:
+        if table == "frames":
+            return self.store.read(table, night, key, columns)
+        rows = self._whole(table)
+        rows = rows.filter(pa.array([one in self.frames[key] for one in rows["frame_id"].to_pylist()]))
+        if table == "detections" and not self.edges:
+            rows = rows.set_column(
+                rows.column_names.index("box_std_px"),
+                "box_std_px",
+                pa.nulls(len(rows), pa.list_(pa.float32())),
+            )
+            if key == "1":
+                rows = rows[:0]
+        return rows if columns is None else rows.select(list(columns))
+
+
+def test_scores_do_not_depend_on_where_shards_end(night: tuple[Path, NightReport]) -> None:
+    conf = config.load(night[0] / "night.toml")
+    store, committee = Store(conf.store_path), committee_of(conf)
+    indexed = [marker["recording_id"] for marker in store.markers("index").values()]
+    units = score_frames.units_of(store, committee, indexed)
+    unit = max(units, key=lambda unit: len(store.read("observations", unit.night, unit.shards[0])))
+
+    def scored(count: int, **more: Any) -> score_frames.Scored:
+        cut: Any = Cut(store, unit, count, **more)
+        return score_frames.score_unit(
+            cut, committee, replace(unit, shards=tuple(cut.frames)), conf.score, score_frames.Learned()
+        )
+
+    whole, many = scored(1), scored(5)
+    assert len(whole.frames) > 10
+    assert whole.frames.equals(many.frames)
+    assert whole.tracks.equals(many.tracks)
+    assert whole.track_count == many.track_count > 0
+    for name, values in whole.signals.items():
+        np.testing.assert_array_equal(values, many.signals[name], err_msg=name)
+    # A shard without a box cannot tell that the detector gives no edge distributions; the recording can.
+    assert np.isnan(scored(5, edges=False).signals["box_std_px_sum"]).all()
+    assert not np.isnan(many.signals["box_std_px_sum"]).all()
 
 
 def test_sidecar_and_telemetry_reach_the_frames(night: tuple[Path, NightReport]) -> None:

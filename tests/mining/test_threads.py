@@ -94,3 +94,33 @@ def test_a_failure_of_the_block_is_not_hidden_by_the_writer() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
+
+
+def test_told_to_stop_while_it_waits_for_the_writer_no_more_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, taken = threading.Event(), list[int]()
+
+    def take(item: int) -> None:
+        goes_on.wait(timeout=20)
+        taken.append(item)
+
+    real = threading.Thread.join
+    told: list[bool] = []
+
+    def join(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name == "write" and not told:
+            told.append(True)
+            threading.Timer(0.2, goes_on.set).start()
+            raise KeyboardInterrupt
+        real(self, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+
+    def block() -> None:
+        with in_order(take, depth=3) as hand_over:
+            for i in range(3):
+                hand_over(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert taken == [0]
+    assert not [thread for thread in threading.enumerate() if thread.name == "write"]
