@@ -142,8 +142,12 @@ class Worker:
         return self._answers
 
     def _receive(self, answers: Connection) -> Any:
+        try:
+            message = answers.recv_bytes()
+        except OSError:  # one that ends in its middle
+            raise EOFError from None
         # Both ends are ours: the child runs our code, and a file that takes it over has taken this machine.
-        slot, sizes, content = pickle.loads(answers.recv_bytes())  # noqa: S301
+        slot, sizes, content = pickle.loads(message)  # noqa: S301
         assert self._arena is not None
         buffers = self._arena.read(slot, sizes)
         if sizes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -14,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mining.footage import FootageError
-from mining.isolated import Crashed, Worker
+from mining.isolated import Cancelled, Crashed, Worker
 
 
 def pictures(count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -30,6 +33,14 @@ def crash_after(count: int) -> Iterator[int]:
 def hang_after(count: int) -> Iterator[int]:
     yield from range(count)
     time.sleep(3600)
+
+
+def end_within_a_message() -> None:
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                os.write(int(fd), struct.pack("!i", 100) + b"not a hundred")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def refuse() -> None:
@@ -52,6 +63,33 @@ def worker() -> Iterator[Worker]:
     worker = Worker()
     yield worker
     worker.close()
+
+
+def test_one_that_ends_within_a_message_has_crashed(worker: Worker) -> None:
+    with pytest.raises(Crashed, match=r"crashed \(SIGKILL\)"):
+        worker.call(end_within_a_message, timeout_s=60)
+    assert worker.call(pid, timeout_s=60) != os.getpid()
+
+
+def test_another_thread_can_end_it(worker: Worker) -> None:
+    found, caught = list[int](), list[BaseException]()
+
+    def work() -> None:
+        try:
+            found.extend(worker.run(hang_after, 0, timeout_s=3600))
+        except Cancelled as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until = time.monotonic() + 60
+    while worker._process is None and time.monotonic() < until:
+        time.sleep(0.01)
+    worker.cancel()
+    thread.join(timeout=60)
+    assert (len(caught), found, thread.is_alive()) == (1, [], False)
+    with pytest.raises(Cancelled):
+        worker.call(pid, timeout_s=60)
 
 
 def test_items_come_as_they_are_and_the_process_is_used_again(worker: Worker) -> None:
