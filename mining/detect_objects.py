@@ -160,9 +160,9 @@ class _Writer:
 
 def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequence[str]) -> list[Shard]:
     """Cut the sampled frames of the recordings into shards of ``shard_minutes``."""
-    recordings: list[Any] = []
+    recordings, frames = _read_index(store, recording_ids)
     while len(recordings) < len(set(recording_ids)):
-        store.index_of(recording_ids)
+        store.index_of(recording_ids)  # waits until they are there
         recordings, frames = _read_index(store, recording_ids)
     ids = np.asarray(frames["recording_id"], dtype=np.str_)
     shards = []
