@@ -120,9 +120,8 @@ def in_order(take: Callable[[_Item], None], depth: int) -> Iterator[Callable[[_I
         try:
             waiting.put(end)
             thread.join()
-        except (
-            BaseException
-        ) as error:  # told to stop while it waits: what is being taken ends, and no more is
+        except BaseException as error:
+            # Told to stop while it waits: what is being taken ends, and no more is.
             failed.append(error)
             waiting.put(end)
             thread.join()
