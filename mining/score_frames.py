@@ -219,15 +219,16 @@ def score_unit(
         .append_column("sun_elevation_deg", elevation_deg)
         .append_column("is_night", night)
     )
-    rows = pa.concat_tables(part.rows for part in parts)
+    in_track = followed.track_id >= 0
+    rows = pa.concat_tables(part.rows for part in parts).filter(pa.array(in_track))
     columns = {name: rows[name] for name in rows.column_names}
+    columns["committee_id"] = pa.repeat(pa.scalar(committee.committee_id), len(rows))
     columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(rows))
-    columns["track_id"] = pa.array(followed.track_id)
-    tracks = pa.table([columns[f.name] for f in TRACKS], schema=TRACKS)
+    columns["track_id"] = pa.array(followed.track_id[in_track])
     return Scored(
         frames=frames,
         signals=signals | followed.signals,
-        tracks=tracks.filter(pa.array(followed.track_id >= 0)),
+        tracks=pa.table([columns[f.name] for f in TRACKS], schema=TRACKS),
         track_count=int(followed.track_id.max(initial=-1)) + 1,
         looked=boxes.ran[:, 0],
     )
@@ -264,7 +265,7 @@ def _seen_in(store: Store, committee: Committee, unit: Unit, key: str, learned: 
         frames=frames,
         signals=frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights),
         boxes=BoxesInTime.of(boxes),
-        rows=detections.select(["frame_id", "committee_id", "detector", "box_index"]),
+        rows=detections.select(["frame_id", "detector", "box_index"]),
         classes=_classes_seen(boxes, detections["class"], committee.classes),
         has_edges=not np.isnan(std).all() if len(std) else None,
     )
