@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,15 @@ def load(
 
         return PerturbedDetector(detector)
     return detector
+
+
+def import_kinds(specs: Iterable[DetectorSpec]) -> None:
+    """Import what loading these needs, torch above all; what cannot be imported is for ``load`` to tell."""
+    for spec in specs:
+        ending = Path(spec.weights).suffix.lower()
+        if ending in KINDS:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(KINDS[ending][0])
 
 
 def digest_of(spec: DetectorSpec, classes: ClassMap) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mining import stop
 from mining.config import Config
 from mining.store import Store, digest
 
@@ -65,6 +66,8 @@ def load_members(config: Config) -> list[Detector]:
     from detectors.classes import ClassMap
 
     classes = ClassMap.load(config.classes_path)
+    with stop.held_back():
+        detectors.import_kinds(config.resolved_detectors)
     return [detectors.load(spec, classes) for spec in config.resolved_detectors]
 
 

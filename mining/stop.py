@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import select
 import signal
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mining.types import Terminated
@@ -36,6 +37,14 @@ class Interruptible(Protocol):
 
 _queried: weakref.WeakKeyDictionary[Interruptible, Callable[[], None]] = weakref.WeakKeyDictionary()
 _ear: list[socket.socket] = []
+_turn = threading.Lock()
+"""Of the thread that interrupts queries, and of whoever tells it to leave off."""
+_told = [0]
+"""How many signals that thread has heard of."""
+_until_s = [0.0]
+"""How long it goes on to interrupt."""
+_holding: list[None] = []
+_held: list[type[BaseException]] = []
 
 
 def listen() -> None:
@@ -68,8 +77,27 @@ def told_s() -> float | None:
 
 
 def forget() -> None:
-    """Go on, as a prompt does after Ctrl-C has ended a query."""
-    _seen.clear()
+    """Go on, as a prompt does after Ctrl-C has ended a query: what comes next is not interrupted for what came before."""
+    with _turn:
+        _seen.clear()
+        with contextlib.suppress(BlockingIOError, IndexError):
+            _ear[0].recv(4096, socket.MSG_DONTWAIT)
+        _told[0], _until_s[0] = len(_heard), 0.0
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Have a signal that comes within the block raise at its end.
+
+    For what ends the process if an exception comes out of nowhere: C++ code that imports Python modules, as torch does.
+    """
+    _holding.append(None)
+    try:
+        yield
+    finally:
+        _holding.pop()
+        if _held and not _holding:
+            raise _held.pop()
 
 
 def interruptible(connection: Interruptible, give_up: Callable[[], None]) -> None:
@@ -92,30 +120,50 @@ def _deafen(told: socket.socket, thread: threading.Thread) -> None:
 
 
 def _hear(ear: socket.socket) -> None:
-    told = 0
-    while number := ear.recv(1):
-        if number[0] not in {signal.SIGTERM, signal.SIGINT}:
-            continue
+    while select.select([ear], [], [])[0]:
+        with _turn:
+            try:
+                heard = ear.recv(4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue  # forgotten
+            if not heard:
+                return
+            signals = sum(number in {signal.SIGTERM, signal.SIGINT} for number in heard)
+            _told[0] += signals
+            _until_s[0] = time.monotonic() + _INTERRUPTED_FOR_S if signals else 0.0
         # Again and again: between two queries it would be missed.
-        told += 1
-        until = time.monotonic() + _INTERRUPTED_FOR_S
-        while len(_heard) < told and time.monotonic() < until:
-            for connection in list(_queried):
-                with contextlib.suppress(Exception):  # one that is closed
-                    interrupt(connection)
-                del connection
+        while _interrupt_all():
             time.sleep(0.05)
-        told = len(_heard)  # of two signals at once Python may run the handler once
+        with _turn:
+            _told[0] = len(_heard)  # of two signals at once Python may run the handler once
+
+
+def _interrupt_all() -> bool:
+    """End the queries that are on; False where the main thread has heard of the signal itself, or long enough was tried."""
+    with _turn:
+        if len(_heard) >= _told[0] or time.monotonic() > _until_s[0]:
+            return False
+        for connection in list(_queried):
+            with contextlib.suppress(Exception):  # one that is closed
+                interrupt(connection)
+            del connection
+    return True
 
 
 def _terminate(*_: object) -> None:
     _note(signal.SIGTERM)
-    raise Terminated
+    _raise(Terminated)
 
 
 def _interrupt(*_: object) -> None:
     _note(signal.SIGINT)
-    raise KeyboardInterrupt
+    _raise(KeyboardInterrupt)
+
+
+def _raise(kind: type[BaseException]) -> None:
+    if not _holding:
+        raise kind
+    _held.append(kind)
 
 
 def _note(number: int) -> None:
