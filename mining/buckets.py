@@ -83,6 +83,11 @@ def check_uri(uri: str, setting: str) -> None:
         )
 
 
+def check_library() -> None:
+    """Refuse, where the library for buckets is not installed, by one line."""
+    _library()
+
+
 def described(uri: str) -> Object:
     """Look at an object. FileNotFoundError where there is none."""
     client, key = _opened(uri)

@@ -41,16 +41,24 @@ class DeliveryPlace(ABC):
         return f"{self.name}/{file_name}"
 
 
-def place_of(store: Store, config: Config, batch_id: str) -> DeliveryPlace:
-    """Where the config's deliveries go. ``UsageError`` where that is neither a folder nor a bucket."""
-    to = config.export.to
+def check_place(to: str) -> None:
+    """Refuse what is neither a folder nor a bucket that this installation can write to, by one line."""
     if "://" not in to:
-        return _Folder(config.path(to) / batch_id)
+        return
     buckets.check_uri(to, "export.to")
     if "?" in to:
         raise UsageError(
             f"export.to {to.partition('?')[0]}: nothing can follow a `?`; another service than Amazon's is named by AWS_ENDPOINT_URL"
         )
+    buckets.check_library()
+
+
+def place_of(store: Store, config: Config, batch_id: str) -> DeliveryPlace:
+    """Where the config's deliveries go. ``UsageError`` as of ``check_place``."""
+    to = config.export.to
+    check_place(to)
+    if "://" not in to:
+        return _Folder(config.path(to) / batch_id)
     return _Bucket(to, batch_id, store.tmp / f"{batch_id}.delivery")
 
 

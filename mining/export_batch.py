@@ -13,11 +13,10 @@ import pyarrow as pa
 
 import mining
 from mining.blur import Blur
-from mining.buckets import check_uri
 from mining.check_delivery import asked_for
 from mining.committee import committee_of, weights_digest
 from mining.config import Config, ExportConfig
-from mining.delivery_place import DeliveryPlace, place_of
+from mining.delivery_place import DeliveryPlace, check_place, place_of
 from mining.export_images import WrittenImages, pack_images, write_images
 from mining.preannotate import preannotations
 from mining.schemas import EXPORTS
@@ -41,7 +40,7 @@ def check(config: Config) -> None:
     twice = [name for name, count in Counter(config.export.vendors).items() if count > 1]
     if twice:
         raise UsageError(f"export.vendors: {twice[0]!r} is there twice; once is enough")
-    check_uri(config.export.to, "export.to")
+    check_place(config.export.to)
     if config.export.blur is not None:
         Blur(config)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from mining import blur, buckets, config, delivery_place, pipeline
+from mining import blur, buckets, config, delivery_place, export_batch, pipeline
 from mining.blur import blurred
 from mining.committee import committee_of
 from mining.config import Config
@@ -434,6 +434,21 @@ def test_a_place_that_cannot_be_is_refused_without_showing_secrets(batch: Config
     with pytest.raises(UsageError, match=r"export\.to") as caught:
         export(batch, to)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_night_that_could_not_be_delivered_is_refused_at_its_start(
+    batch: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(to: str) -> None:
+        export_batch.check(batch.model_copy(update={"export": batch.export.model_copy(update={"to": to})}))
+
+    check("s3://bucket/x")
+    with pytest.raises(UsageError, match=r"export\.to s3://bucket/x: nothing can follow"):
+        check("s3://bucket/x?scheme=http")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(UsageError, match=r"pip install 'mining\[s3\]'"):
+        check("s3://bucket/x")
+    check("folder")
 
 
 def test_instructions_say_in_plain_words_why(batch: Config, tmp_path: Path) -> None:
