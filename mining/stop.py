@@ -2,7 +2,8 @@
 
 Python runs a signal's handler when the main thread is back in Python code. DuckDB may be a long time in its own, and where it
 does notice, it makes a RuntimeError of what the handler raises. So a thread of ours hears of the signal at once and interrupts
-the queries, and what was heard is remembered.
+the queries, and what was heard is remembered. It goes on until the exception has reached Python code: DuckDB at times runs the
+handler while a query begins, drops what it raises, and goes on with the query.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Protocol
 
 from mining.types import Terminated
@@ -35,10 +38,15 @@ class Interruptible(Protocol):
         """End the query that is on, if one is."""
 
 
+_Calls = list[tuple[FrameType, int]]
+"""Each frame of the main thread, the outermost first, and at which instruction it was."""
+
 _queried: weakref.WeakKeyDictionary[Interruptible, Callable[[], None]] = weakref.WeakKeyDictionary()
 _ear: list[socket.socket] = []
 _turn = threading.Lock()
 """Of the thread that interrupts queries, and of whoever tells it to leave off."""
+_raised_in: list[_Calls] = []
+"""Where the main thread was when it heard of the last signal, for as long as that matters."""
 _told = [0]
 """How many signals that thread has heard of."""
 _until_s = [0.0]
@@ -136,12 +144,13 @@ def _hear(ear: socket.socket) -> None:
             time.sleep(0.05)
         with _turn:
             _told[0] = len(_heard)  # of two signals at once Python may run the handler once
+            _raised_in.clear()
 
 
 def _interrupt_all() -> bool:
-    """End the queries that are on; False where the main thread has heard of the signal itself, or long enough was tried."""
+    """End the queries that are on; False where the main thread has the exception, or long enough was tried."""
     with _turn:
-        if len(_heard) >= _told[0] or time.monotonic() > _until_s[0]:
+        if (len(_heard) >= _told[0] and _has_left()) or time.monotonic() > _until_s[0]:
             return False
         for connection in list(_queried):
             with contextlib.suppress(Exception):  # one that is closed
@@ -150,13 +159,36 @@ def _interrupt_all() -> bool:
     return True
 
 
-def _terminate(*_: object) -> None:
-    _note(signal.SIGTERM)
+def _has_left() -> bool:
+    """Say whether the main thread is out of the call in which it heard of the last signal.
+
+    An exception that a Python frame handles moves that frame on. One that C code dropped leaves all frames outside of that code where
+    they were, with others inside of it or none.
+    """
+    now = _calls(sys._current_frames().get(threading.main_thread().ident or 0))
+    for (frame, at), (other, then) in zip(now, _raised_in[-1] if _raised_in else [], strict=False):
+        if frame is not other:
+            return False
+        if at != then:
+            return True
+    return not (now and _raised_in)
+
+
+def _calls(frame: FrameType | None) -> _Calls:
+    calls = []
+    while frame is not None:
+        calls.append((frame, frame.f_lasti))
+        frame = frame.f_back
+    return calls[::-1]
+
+
+def _terminate(_: int, frame: FrameType | None) -> None:
+    _note(signal.SIGTERM, frame)
     _raise(Terminated)
 
 
-def _interrupt(*_: object) -> None:
-    _note(signal.SIGINT)
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    _note(signal.SIGINT, frame)
     _raise(KeyboardInterrupt)
 
 
@@ -166,6 +198,7 @@ def _raise(kind: type[BaseException]) -> None:
     _held.append(kind)
 
 
-def _note(number: int) -> None:
+def _note(number: int, frame: FrameType | None) -> None:
+    _raised_in[:] = [_calls(frame)]
     _seen.append((number, time.monotonic()))
     _heard.append(number)

@@ -52,6 +52,40 @@ stop._ear[1].send(bytes([signal.SIGINT]))
 assert settled() > 1
 print("left off")
 """
+# C code that drops the first exception out of its callback, and goes on until it is interrupted. So does DuckDB, a query in hundreds.
+DROPPED = """
+import ctypes, os, signal, threading, time
+from mining import stop
+from mining.types import Terminated
+
+class Connection:
+    ended = threading.Event()
+    count = 0
+    def interrupt(self):
+        self.count += 1
+        self.ended.set()
+
+stop.listen()
+connection = Connection()
+stop.interruptible(connection, lambda: None)
+compared = []
+def compare(*_):
+    compared.append(None)
+    if len(compared) == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)  # ends with the exception
+    elif len(compared) == 2:
+        connection.ended.clear()  # what came before the exception does not count
+        print("interrupted" if connection.ended.wait(5) else "forgotten")
+    return 0
+callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(compare)
+numbers = (ctypes.c_int * 3)(1, 2, 3)
+ctypes.CDLL(None).qsort(numbers, 3, 4, callback)
+time.sleep(0.2)
+before = connection.count
+time.sleep(0.5)
+print(connection.count - before)
+"""
 
 
 def said(code: str) -> list[str]:
@@ -68,3 +102,7 @@ def test_a_signal_that_is_held_back_is_raised_at_the_end_of_the_block() -> None:
 
 def test_what_is_forgotten_interrupts_nothing_any_more() -> None:
     assert said(FORGOTTEN) == ["left off"]
+
+
+def test_queries_are_interrupted_until_the_exception_has_reached_python() -> None:
+    assert said(DROPPED) == ["interrupted", "0"]
