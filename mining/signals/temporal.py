@@ -10,8 +10,8 @@ and no scene cut. A frame that the detector did not look at is left out, and so 
 
 **Links.** A box at or above the operating threshold is linked to at most one of the next frame, by optimal one-to-one
 assignment: first by overlap; what is left, if sure and of one class and a like size, by distance; what is left then, across
-gaps, by overlap within a class. The links of one pair of frames do not depend on another pair, so all pairs of a recording
-are assigned at once; trackers with a state (SORT, ByteTrack) must go frame by frame. A track is a chain of links.
+gaps, by overlap within a class. The links of one pair of frames do not depend on another pair, so many pairs are assigned at
+once; trackers with a state (SORT, ByteTrack) must go frame by frame. A track is a chain of links.
 
 **Sure** is a link whose two scores have a mean of 5/3 of the threshold or more, where ``disagreement.votes`` gives a full
 vote: 0.42 for a threshold of 0.25. Weaker detectors see false alarms flicker more often than objects.
@@ -19,6 +19,7 @@ vote: 0.42 for a threshold of 0.25. Weaker detectors see false alarms flicker mo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ HIDDEN_SHARE = 0.5
 """A kept box that covers this share of the place of a vanished object may hide it."""
 _COMMON_SHIFT_BOXES = 3
 """From so many boxes on, what they shift in common is taken for the camera's shaking, not theirs."""
+_LINKED_AT_ONCE = 1 << 14
+"""Boxes, about: a long recording's pairs of boxes are more than memory may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +151,29 @@ def spread(
 
 
 def link(s: Sequence) -> Links:
-    """Link the kept boxes over time; see the module's text. Deterministic; all frames at once."""
+    """Link the kept boxes over time; see the module's text. Deterministic; many frames at once."""
     n = len(s.frame)
     before, after = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     kept = s.kept
     scene = np.cumsum(~s.continues)[s.frame]
     size = area(s.boxes_px)
 
-    def free(which: BoolArray) -> tuple[IntArray, IntArray]:
-        """Rows that have no next box yet, and rows that have none before; both by ascending frame."""
-        return np.flatnonzero(which & (after < 0)), np.flatnonzero(which & (before < 0))
+    def free(which: BoolArray, step: int) -> Iterator[tuple[IntArray, IntArray]]:
+        """Rows of some frames that have no next box yet, and those ``step`` frames on that have none before."""
+        a, b = np.flatnonzero(which & (after < 0)), np.flatnonzero(which & (before < 0))
+        start = 0
+        while start < len(a):
+            last = s.frame[a[min(start + _LINKED_AT_ONCE, len(a)) - 1]]
+            stop = int(np.searchsorted(s.frame[a], last, side="right"))
+            first, end = np.searchsorted(s.frame[b], [s.frame[a[start]] + step, last + step + 1])
+            yield a[start:stop], b[first:end]
+            start = stop
+
+    def overlapping(a: IntArray, b: IntArray, step: int) -> tuple[IntArray, IntArray, Float64Array]:
+        i, j, overlap = overlapping_pairs(
+            s.frame[a] + step, s.boxes_px[a], s.frame[b], s.boxes_px[b], LINK_IOU
+        )
+        return a[i], b[j], overlap
 
     def assign(a: IntArray, b: IntArray, weight: Float64Array) -> None:
         same_scene = scene[a] == scene[b]
@@ -165,34 +181,30 @@ def link(s: Sequence) -> Links:
         chosen = best_assignment(a, b, weight)
         after[a[chosen]], before[b[chosen]] = b[chosen], a[chosen]
 
-    a, b = free(kept)
-    i, j, overlap = overlapping_pairs(s.frame[a] + 1, s.boxes_px[a], s.frame[b], s.boxes_px[b], LINK_IOU)
-    assign(a[i], b[j], overlap)
+    for a, b in free(kept, 1):
+        assign(*overlapping(a, b, 1))
 
-    a, b = free(kept & (size > 0))
-    centre = (s.boxes_px[:, :2] + s.boxes_px[:, 2:]) / 2
-    pairs = [np.empty((2, 0), np.int64)]
-    for i, j in same_frame_pairs(s.frame[a] + 1, s.frame[b]):
-        one, two = a[i], b[j]
-        alike = (s.classes[one] == s.classes[two]) & s.sure(one, two)
-        pairs.append(np.stack([one[alike], two[alike]]))
-    one, two = np.concatenate(pairs, axis=1)
-    distance = np.hypot(*(centre[one] - centre[two]).T) / np.sqrt((size[one] + size[two]) / 2)
-    ratio = size[one] / size[two]
-    near = (distance < LINK_DISTANCE) & (np.maximum(ratio, 1 / ratio) <= LINK_SIZE_RATIO)
-    assign(one[near], two[near], LINK_DISTANCE - distance[near])
+    for a, b in free(kept & (size > 0), 1):
+        pairs = [np.empty((2, 0), np.int64)]
+        for i, j in same_frame_pairs(s.frame[a] + 1, s.frame[b]):
+            one, two = a[i], b[j]
+            alike = (s.classes[one] == s.classes[two]) & s.sure(one, two)
+            pairs.append(np.stack([one[alike], two[alike]]))
+        one, two = np.concatenate(pairs, axis=1)
+        centre_one, centre_two = ((s.boxes_px[r, :2] + s.boxes_px[r, 2:]) / 2 for r in (one, two))
+        distance = np.hypot(*(centre_one - centre_two).T) / np.sqrt((size[one] + size[two]) / 2)
+        ratio = size[one] / size[two]
+        near = (distance < LINK_DISTANCE) & (np.maximum(ratio, 1 / ratio) <= LINK_SIZE_RATIO)
+        assign(one[near], two[near], LINK_DISTANCE - distance[near])
 
     for step in range(2, MAX_GAP_FRAMES + 2):
         if (s.time_s[step:] - s.time_s[:-step] > s.max_gap_s).all():
             break  # frames so many steps apart are all too far apart, and more so those beyond
-        a, b = free(kept)
-        i, j, overlap = overlapping_pairs(
-            s.frame[a] + step, s.boxes_px[a], s.frame[b], s.boxes_px[b], LINK_IOU
-        )
-        a, b = a[i], b[j]
-        soon = s.time_s[s.frame[b]] - s.time_s[s.frame[a]] <= s.max_gap_s
-        same = soon & (s.classes[a] == s.classes[b])
-        assign(a[same], b[same], overlap[same])
+        for a, b in free(kept, step):
+            one, two, overlap = overlapping(a, b, step)
+            soon = s.time_s[s.frame[two]] - s.time_s[s.frame[one]] <= s.max_gap_s
+            same = soon & (s.classes[one] == s.classes[two])
+            assign(one[same], two[same], overlap[same])
 
     first = np.where(before >= 0, before, np.arange(n))
     # Each turn doubles the reach: as many turns as a track's length has bits.
