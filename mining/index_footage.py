@@ -38,11 +38,13 @@ from mining.isolated import Crashed
 from mining.progress import progress
 from mining.schemas import FRAMES, RECORDINGS
 from mining.store import Store, digest
+from mining.threads import in_order
 from mining.types import FrameTimes, Recording, StageReport, UsageError, frame_id
 
 INDEX_VERSION = 1
 """Raise when the rows of this stage change for the same input."""
 
+_Act = Callable[[], None]
 _LOOK_EVERY_S = 0.5
 _TELEMETRY_COLUMNS = ("speed_mps", "latitude_deg", "longitude_deg", "heading_deg")
 
@@ -64,7 +66,11 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
     found: dict[str, str] = {}
-    with Decoder(config) as decoder, progress("index", len(sources), "recordings") as shown:
+    with (
+        Decoder(config) as decoder,
+        progress("index", len(sources), "recordings") as shown,
+        in_order(_do, depth=4) as later,  # the next recording is opened while the disk is waited for
+    ):
         todo = sources
         while todo:
             others = []
@@ -74,21 +80,19 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
                     recording_id = by_signature[signature]
                     report.unchanged += 1
                 elif store.leases.take(f"index-{signature}"):
-                    try:
-                        recording_id = _index(
-                            store, config, source, signature, decoder, defaults, known, found, report
-                        )
-                    finally:
-                        store.leases.drop(f"index-{signature}")
+                    recording_id, settle = _open(
+                        store, config, source, signature, decoder, defaults, known, found, report
+                    )
+                    later(settle)
+                    later(partial(store.leases.drop, f"index-{signature}"))
                 else:
                     others.append(source)
                     continue
                 if recording_id in found:
-                    report.problems.append(
-                        f"{source.path}: the same content as {found[recording_id]}; mined once"
-                    )
+                    same = f"{source.path}: the same content as {found[recording_id]}; mined once"
+                    later(partial(report.problems.append, same))
                 found.setdefault(recording_id, source.path)
-                shown.advance()
+                later(shown.advance)
             todo = others
             if todo:  # another job is at them: look again at what is committed
                 time.sleep(_LOOK_EVERY_S)
@@ -97,7 +101,11 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     return report, sorted(found)
 
 
-def _index(
+def _do(act: _Act) -> None:
+    act()
+
+
+def _open(
     store: Store,
     config: Config,
     source: Source,
@@ -107,9 +115,10 @@ def _index(
     known: dict[str, tuple[date, dict[str, Any]]],
     found: dict[str, str],
     report: StageReport,
-) -> str:
-    """Open a file and commit its rows, unless another file of this run had the same content. Returns its recording_id."""
+) -> tuple[str, _Act]:
+    """Open a file. Returns its recording_id, and what commits its rows: nothing where another file had the same content."""
     nameless = id_of_unreadable(source)
+    commit: _Act = _nothing
     try:
         with decoder.at_hand(source) as here:
             recording, times = probe(here, defaults, decoder.facts)
@@ -123,18 +132,51 @@ def _index(
                 report.unchanged += 1
             elif recording.recording_id not in found:
                 before = known.get(recording.recording_id)
-                telemetry = partial(_telemetry, decoder, here)
-                _commit(store, config, source, recording, times, signature, telemetry, before, report)
+                if before is not None and recording.started_at_source == "file_time":
+                    # A copy has a new file time; the footage is no younger for it.
+                    recording = replace(
+                        recording,
+                        started_at=datetime.fromisoformat(before[1]["started_at"]),
+                        started_at_source=before[1]["started_at_source"],
+                    )
+                indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
+                telemetry, trouble = _telemetry(decoder, here, recording, times, indices)
+                if trouble:
+                    recording = _partial(recording, trouble)
+                moved_from = before[0] if before is not None and before[0] != recording.night else None
+                commit = partial(
+                    _commit,
+                    store,
+                    source,
+                    recording,
+                    times,
+                    indices,
+                    telemetry,
+                    signature,
+                    moved_from,
+                    report,
+                )
     except FootageError as error:  # of `at_hand`: it cannot be fetched, or it is gone
-        # Its signature is nobody's: the next run tries again.
         recording = out_of_reach(source, defaults, str(error))
-        _commit(store, config, source, recording, NO_FRAMES, f"out of reach {signature}",
-                lambda *_: ({}, None), None, report)  # fmt: skip
-    if nameless in known and recording.recording_id != nameless:
+        # Its signature is nobody's: the next run tries again.
+        commit = partial(
+            _commit, store, source, recording, NO_FRAMES, np.empty(0, np.int64), {}, f"out of reach {signature}",
+            None, report,
+        )  # fmt: skip
+    if nameless not in known or recording.recording_id == nameless:
+        return recording.recording_id, commit
+
+    def commit_and_rename() -> None:
+        commit()
         store.retract(
             "index", known[nameless][0], nameless
         )  # it could not be read then, and now it has a name
-    return recording.recording_id
+
+    return recording.recording_id, commit_and_rename
+
+
+def _nothing() -> None:
+    """Commit nothing."""
 
 
 def _is_committed(store: Store, recording: Recording, signature: str) -> bool:
@@ -195,31 +237,19 @@ def _content_digest(path: str) -> str:
 
 def _commit(
     store: Store,
-    config: Config,
     source: Source,
     recording: Recording,
     times: FrameTimes,
+    indices: NDArray[np.int64],
+    telemetry: dict[str, NDArray[np.float64]],
     signature: str,
-    telemetry_of: Callable[..., tuple[dict[str, NDArray[np.float64]], str | None]],
-    before: tuple[date, dict[str, Any]] | None,
+    moved_from: date | None,
     report: StageReport,
 ) -> None:
-    if before is not None and recording.started_at_source == "file_time":
-        # A copy has a new file time; the footage is no younger for it.
-        recording = replace(
-            recording,
-            started_at=datetime.fromisoformat(before[1]["started_at"]),
-            started_at_source=before[1]["started_at_source"],
-        )
-    indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
-    telemetry, trouble = telemetry_of(recording, times, indices)
-    if trouble:
-        recording = _partial(recording, trouble)
-    if (
-        before is not None and before[0] != recording.night
-    ):  # its start was corrected: it belongs to another night
-        store.retract("index", before[0], recording.recording_id)
-        _retract_mined(store, recording.recording_id, before[0])
+    """Commit the rows of a recording; its start may have been corrected, so that it belongs to another night."""
+    if moved_from is not None:
+        store.retract("index", moved_from, recording.recording_id)
+        _retract_mined(store, recording.recording_id, moved_from)
     frames, row = _frame_rows(recording, times, indices, telemetry), _recording_row(recording)
     store.commit(
         "index", recording.night, recording.recording_id, {"frames": frames, "recordings": row},
