@@ -126,4 +126,4 @@ def test_what_failed_is_tried_again_when_asked_for(loaded: config.Config) -> Non
 def test_json_logs_name_the_run(loaded: config.Config) -> None:
     night = pipeline.run_night(loaded)
     record = logging.LogRecord("mining", logging.INFO, "x", 1, "said", None, None)
-    assert json.loads(cli._JsonLines().format(record))["run_id"] == night.run_id
+    assert json.loads(cli.base._JsonLines().format(record))["run_id"] == night.run_id
