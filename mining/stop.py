@@ -162,16 +162,19 @@ def _interrupt_all() -> bool:
 def _has_left() -> bool:
     """Say whether the main thread is out of the call in which it heard of the last signal.
 
-    An exception that a Python frame handles moves that frame on. One that C code dropped leaves all frames outside of that code where
-    they were, with others inside of it or none.
+    An exception that a Python frame handles moves that frame on, or ends the program. One that C code dropped leaves all frames
+    outside of that code where they were, with others inside of it or none.
     """
     now = _calls(sys._current_frames().get(threading.main_thread().ident or 0))
-    for (frame, at), (other, then) in zip(now, _raised_in[-1] if _raised_in else [], strict=False):
+    raised_in = _raised_in[-1] if _raised_in else []
+    if not now or not raised_in or now[0][0] is not raised_in[0][0]:
+        return True
+    for (frame, at), (other, then) in zip(now, raised_in, strict=False):
         if frame is not other:
             return False
         if at != then:
             return True
-    return not (now and _raised_in)
+    return False
 
 
 def _calls(frame: FrameType | None) -> _Calls:

@@ -86,6 +86,26 @@ before = connection.count
 time.sleep(0.5)
 print(connection.count - before)
 """
+# The program ends before the thread has looked again. What is registered first runs last.
+ENDED = """
+import atexit, os, signal, threading, time
+from mining import stop
+from mining.types import Terminated
+
+class Connection:
+    def interrupt(self):
+        pass
+
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))
+stop.listen()
+connection = Connection()
+stop.interruptible(connection, lambda: None)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+except Terminated:
+    pass
+"""
 
 
 def said(code: str) -> list[str]:
@@ -106,3 +126,7 @@ def test_what_is_forgotten_interrupts_nothing_any_more() -> None:
 
 def test_queries_are_interrupted_until_the_exception_has_reached_python() -> None:
     assert said(DROPPED) == ["interrupted", "0"]
+
+
+def test_the_thread_ends_with_the_program() -> None:
+    assert said(ENDED) == ["['MainThread']"]
