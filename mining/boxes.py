@@ -18,7 +18,7 @@ Float64Array = NDArray[np.float64]
 COVERED_SHARE = 0.5
 """A box is part of an ``ignore`` region where this share of its area lies in it (COCO's evaluation has .5 for crowds)."""
 
-_PAIRS_PER_CHUNK = 1 << 18
+_PAIRS_PER_CHUNK = 1 << 15
 """Pairs of boxes compared at a time: small enough to stay in the processor's cache."""
 
 

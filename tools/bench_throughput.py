@@ -255,8 +255,8 @@ from mining.config import load
 from mining import detect_objects, pipeline
 config = load(Path(sys.argv[1]))
 if len(sys.argv) == 5:  # a night loads its detectors once; `predict` and the bare passes have theirs loaded, too
-    members = detect_objects.load_members(config)
-    detect_objects.load_members = lambda config: members
+    loaded = [detect_objects.load_members(config)]
+    detect_objects.load_members = lambda config: loaded.pop()  # nothing else holds on to them
 seconds, frames = 0.0, 0
 for stage in sys.argv[2:]:
     began = time.perf_counter()
