@@ -66,33 +66,32 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
     by_signature = {marker["signature"]: marker["recording_id"] for _, marker in known.values()}
     defaults = Defaults(image_rate_hz=config.footage.image_rate_hz)
     found: dict[str, str] = {}
-    with (
-        Decoder(config) as decoder,
-        progress("index", len(sources), "recordings") as shown,
-        in_order(_do, depth=4) as later,  # the next recording is opened while the disk is waited for
-    ):
+    with Decoder(config) as decoder, progress("index", len(sources), "recordings") as shown:
         todo = sources
         while todo:
             others = []
-            for source in todo:
-                signature = _signature(source, config)
-                if signature in by_signature:
-                    recording_id = by_signature[signature]
-                    report.unchanged += 1
-                elif store.leases.take(f"index-{signature}"):
-                    recording_id, settle = _open(
-                        store, config, source, signature, decoder, defaults, known, found, report
-                    )
-                    later(settle)
-                    later(partial(store.leases.drop, f"index-{signature}"))
-                else:
-                    others.append(source)
-                    continue
-                if recording_id in found:
-                    same = f"{source.path}: the same content as {found[recording_id]}; mined once"
-                    later(partial(report.problems.append, same))
-                found.setdefault(recording_id, source.path)
-                later(shown.advance)
+            # The next recording is opened while the disk is waited for. All is committed, or known to have failed, before other
+            # jobs are waited for: they may be waiting for our leases.
+            with in_order(_do, depth=4) as later:
+                for source in todo:
+                    signature = _signature(source, config)
+                    if signature in by_signature:
+                        recording_id = by_signature[signature]
+                        report.unchanged += 1
+                    elif store.leases.take(f"index-{signature}"):
+                        recording_id, settle = _open(
+                            store, config, source, signature, decoder, defaults, known, found, report
+                        )
+                        later(settle)
+                        later(partial(store.leases.drop, f"index-{signature}"))
+                    else:
+                        others.append(source)
+                        continue
+                    if recording_id in found:
+                        same = f"{source.path}: the same content as {found[recording_id]}; mined once"
+                        later(partial(report.problems.append, same))
+                    found.setdefault(recording_id, source.path)
+                    later(shown.advance)
             todo = others
             if todo:  # another job is at them: look again at what is committed
                 time.sleep(_LOOK_EVERY_S)

@@ -91,6 +91,9 @@ def forget() -> None:
         with contextlib.suppress(BlockingIOError, IndexError):
             _ear[0].recv(4096, socket.MSG_DONTWAIT)
         _told[0], _until_s[0] = len(_heard), 0.0
+        frames = _raised_in.copy()
+        _raised_in.clear()
+    del frames  # and what they held, which may do anything as it goes: not within the lock
 
 
 @contextlib.contextmanager
@@ -143,8 +146,11 @@ def _hear(ear: socket.socket) -> None:
         while _interrupt_all():
             time.sleep(0.05)
         with _turn:
-            _told[0] = len(_heard)  # of two signals at once Python may run the handler once
+            # Of two signals at once Python may run the handler once. What it ran for another one is still to be read here.
+            _told[0] = min(_told[0], len(_heard))
+            frames = _raised_in.copy()
             _raised_in.clear()
+        del frames  # see forget
 
 
 def _interrupt_all() -> bool:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from mining.cli.base import cli, config_option, json_option, load, set_option, show_problems, show_summary
 from mining.text import one_line, printable
 from mining.types import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @cli.command()

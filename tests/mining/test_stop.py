@@ -106,6 +106,58 @@ try:
 except Terminated:
     pass
 """
+# The second signal's handler runs while the thread is still at the first: a tenth of a second later nothing is on any more.
+TWICE = """
+import os, signal, sys, time
+from mining import stop
+from mining.types import Terminated
+
+class Connection:
+    count = 0
+    def interrupt(self):
+        self.count += 1
+        if self.count == 1:  # the thread is here
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+stop.listen()
+connection = Connection()
+stop.interruptible(connection, lambda: None)
+stop._ear[1].send(bytes([signal.SIGTERM]))  # the first: its handler is yet to run
+try:
+    time.sleep(5)
+except Terminated:
+    pass
+stop._heard.append(signal.SIGTERM)
+time.sleep(0.3)
+before = connection.count
+time.sleep(0.5)
+print(connection.count - before)
+"""
+# At a prompt, what the query had in its hands goes at once.
+LET_GO = """
+import gc, os, signal, time, weakref
+from mining import stop
+
+class Held:
+    pass
+
+def query():
+    held = Held()
+    held_by_frames.append(weakref.ref(held))
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+held_by_frames = []
+signal.signal(signal.SIGINT, signal.default_int_handler)
+stop.listen()
+for _ in range(3):
+    try:
+        query()
+    except KeyboardInterrupt:
+        stop.forget()
+    print(held_by_frames[-1]())
+"""
 
 
 def said(code: str) -> list[str]:
@@ -130,3 +182,11 @@ def test_queries_are_interrupted_until_the_exception_has_reached_python() -> Non
 
 def test_the_thread_ends_with_the_program() -> None:
     assert said(ENDED) == ["['MainThread']"]
+
+
+def test_a_signal_that_python_has_heard_of_is_not_waited_for() -> None:
+    assert said(TWICE) == ["0"]
+
+
+def test_what_is_forgotten_is_let_go() -> None:
+    assert said(LET_GO) == ["None"] * 3

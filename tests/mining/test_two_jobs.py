@@ -71,3 +71,28 @@ def test_a_recording_whose_index_is_written_anew_is_waited_for(
     monkeypatch.setattr("mining.store._REWRITTEN_WITHIN_S", 0.5)
     with pytest.raises(TemporaryError, match=rf"gone \(recording_id {ids[0]}\); run the same command again"):
         look()
+
+
+def test_a_commit_that_fails_does_not_wait_for_other_jobs(
+    conf: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be waiting for the lease of what could not be committed."""
+    first, second = (Store(conf.store_path, create=True) for _ in range(2))
+    taken: list[str] = []
+    take = first.leases.take
+
+    def second_taken_by_another(name: str) -> bool:
+        taken.append(name)
+        return take(name) if len(taken) == 1 else second.leases.take(name) and False
+
+    def full(*_: Any, **__: Any) -> None:
+        raise TemporaryError("no space left")
+
+    def waits(_: float) -> None:
+        raise AssertionError("waits with a lease in its hands")
+
+    monkeypatch.setattr(first.leases, "take", second_taken_by_another)
+    monkeypatch.setattr(Store, "commit", full)
+    monkeypatch.setattr(index_footage.time, "sleep", waits)
+    with second.writing(), pytest.raises(TemporaryError, match="no space left"):
+        index_footage.run(first, conf)
