@@ -9,10 +9,10 @@ looked at, repeats too.
 speed: in each round, in turn: Ultralytics' ``predict(stream=True)`` over the clip with each model, the bare forward passes of
 all models on ready tensors (same precision, batch size and input shape), and ``mining index`` + ``detect`` + ``score``. The
 median round counts. All three have their detectors loaded before the clock starts. On a CPU, Ultralytics takes a thread less than
-there are cores, by its own default; the bare passes take all. Bars: the whole at least 2.0 times as fast as ``predict`` with one model and then the other, and at least
-0.85 of the bare passes.
-memory: peak memory of the job, and of its decoders, which are processes of their own, over 60 minutes of footage against 3 minutes (long clips are made by repeating the first clip's packets;
-one frame a second). Bar: at most 1.1 times.
+there are cores, by its own default; the bare passes take all. Bars: the whole at least 2.0 times as fast as ``predict`` with
+one model and then the other, and at least 0.85 of the bare passes.
+memory: peak memory of the job, and of its decoders, which are processes of their own, over 60 minutes of footage against 3
+minutes (long clips are made by repeating the first clip's packets; one frame a second). Bar: at most 1.1 times.
 flat: cost a frame of 200 recordings of 3 s against one of 10 minutes (five frames a second). Bar: within 10 %.
 Both are harder to hold with a small ``--size``: what does not grow with the pictures weighs more then.
 start: seconds from the command to the first committed shard. Bar: under 15 s.
