@@ -70,28 +70,35 @@ def run(store: Store, config: Config) -> tuple[StageReport, list[str]]:
         todo = sources
         while todo:
             others = []
-            # The next recording is opened while the disk is waited for. All is committed, or known to have failed, before other
-            # jobs are waited for: they may be waiting for our leases.
-            with in_order(_do, depth=4) as later:
-                for source in todo:
-                    signature = _signature(source, config)
-                    if signature in by_signature:
-                        recording_id = by_signature[signature]
-                        report.unchanged += 1
-                    elif store.leases.take(f"index-{signature}"):
-                        recording_id, settle = _open(
-                            store, config, source, signature, decoder, defaults, known, found, report
-                        )
-                        later(settle)
-                        later(partial(store.leases.drop, f"index-{signature}"))
-                    else:
-                        others.append(source)
-                        continue
-                    if recording_id in found:
-                        same = f"{source.path}: the same content as {found[recording_id]}; mined once"
-                        later(partial(report.problems.append, same))
-                    found.setdefault(recording_id, source.path)
-                    later(shown.advance)
+            taken: list[str] = []
+            try:
+                # The next recording is opened while the disk is waited for. All is committed, or known to have failed, before
+                # other jobs are waited for: they may be waiting for our leases.
+                with in_order(_do, depth=4) as later:
+                    for source in todo:
+                        signature = _signature(source, config)
+                        lease = f"index-{signature}"
+                        if signature in by_signature:
+                            recording_id = by_signature[signature]
+                            report.unchanged += 1
+                        elif store.leases.take(lease):
+                            taken.append(lease)
+                            recording_id, settle = _open(
+                                store, config, source, signature, decoder, defaults, known, found, report
+                            )
+                            later(settle)
+                            later(partial(store.leases.drop, lease))
+                        else:
+                            others.append(source)
+                            continue
+                        if recording_id in found:
+                            same = f"{source.path}: the same content as {found[recording_id]}; mined once"
+                            later(partial(report.problems.append, same))
+                        found.setdefault(recording_id, source.path)
+                        later(shown.advance)
+            finally:
+                for lease in taken:  # of what was let go where something failed
+                    store.leases.drop(lease)
             todo = others
             if todo:  # another job is at them: look again at what is committed
                 time.sleep(_LOOK_EVERY_S)
