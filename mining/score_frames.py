@@ -196,11 +196,14 @@ def score_unit(
     """
     parts = [_seen_in(store, committee, unit, key, learned) for key in unit.shards]
     frames = pa.concat_tables(part.frames for part in parts)
-    boxes = BoxesInTime.joined([part.boxes for part in parts])
     signals = joined([part.signals for part in parts])
     if {part.has_edges for part in parts} == {False, None}:
         # Shards without a box could not tell that the head gives no edge distributions.
         signals |= {name: np.full(len(frames), np.nan) for name in signals if "box_std" in name}
+    classes = pa.concat_arrays([part.classes for part in parts])
+    boxes = BoxesInTime.joined([part.boxes for part in parts])
+    box_index = np.concatenate([part.box_index for part in parts])
+    del parts  # half of what is held of an hour's boxes
     repeats, cut = _compared(frames)
     index = _index_rows(store, unit, frames)
     times_s = np.asarray(index["pts_ns"].cast(pa.float64()).to_numpy(), np.float64) / 1e9
@@ -212,19 +215,21 @@ def score_unit(
     night = pc.coalesce(
         pc.less(elevation_deg, NIGHT_ELEVATION_DEG), pc.less(frames["luma_mean"].combine_chunks(), NIGHT_LUMA)
     )
-    classes = pa.concat_arrays([part.classes for part in parts])
     frames = (
         frames.append_column("drive_id", index["drive_id"])
         .append_column("classes", pc.if_else(unseen, None, classes))
         .append_column("sun_elevation_deg", elevation_deg)
         .append_column("is_night", night)
     )
-    in_track = followed.track_id >= 0
-    rows = pa.concat_tables(part.rows for part in parts).filter(pa.array(in_track))
-    columns = {name: rows[name] for name in rows.column_names}
-    columns["committee_id"] = pa.repeat(pa.scalar(committee.committee_id), len(rows))
-    columns["recording_id"] = pa.repeat(pa.scalar(unit.recording_id), len(rows))
-    columns["track_id"] = pa.array(followed.track_id[in_track])
+    in_track = np.flatnonzero(followed.track_id >= 0)
+    columns = {
+        "frame_id": frames["frame_id"].combine_chunks().take(pa.array(boxes.frame[in_track])),
+        "committee_id": pa.repeat(pa.scalar(committee.committee_id), len(in_track)),
+        "recording_id": pa.repeat(pa.scalar(unit.recording_id), len(in_track)),
+        "detector": pa.array(committee.names, pa.string()).take(pa.array(boxes.member[in_track])),
+        "box_index": pa.array(box_index[in_track]),
+        "track_id": pa.array(followed.track_id[in_track]),
+    }
     return Scored(
         frames=frames,
         signals=signals | followed.signals,
@@ -243,8 +248,8 @@ class _Seen:
     signals: Signals
     """Those of ``frame_signals``."""
     boxes: BoxesInTime
-    rows: pa.Table
-    """What names each box in ``tracks``."""
+    box_index: NDArray[np.int32]
+    """[n] what names each box, with its frame and member."""
     classes: pa.Array
     """[F] see ``_classes_seen``."""
     has_edges: bool | None
@@ -265,7 +270,7 @@ def _seen_in(store: Store, committee: Committee, unit: Unit, key: str, learned: 
         frames=frames,
         signals=frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights),
         boxes=BoxesInTime.of(boxes),
-        rows=detections.select(["frame_id", "detector", "box_index"]),
+        box_index=detections["box_index"].to_numpy(),
         classes=_classes_seen(boxes, detections["class"], committee.classes),
         has_edges=not np.isnan(std).all() if len(std) else None,
     )

@@ -34,7 +34,7 @@ class BoxesInTime:
     """[n, 4] x1, y1, x2, y2."""
     scores: NDArray[np.floating]
     """[n] confidence."""
-    classes: NDArray[np.int64]
+    classes: NDArray[np.integer]
     """[n] index of the most confident class."""
     ran: NDArray[np.bool_]
     """[F, M] True where the member looked at the frame."""
@@ -43,13 +43,13 @@ class BoxesInTime:
 
     @classmethod
     def of(cls, boxes: CommitteeBoxes) -> BoxesInTime:
-        """Take a committee's boxes."""
+        """Take a committee's boxes, in as few bytes as they need: of a long recording there are millions."""
         return cls(
-            frame=boxes.frame,
-            member=boxes.member,
-            boxes_px=boxes.boxes_px,
-            scores=boxes.scores,
-            classes=np.nan_to_num(boxes.class_scores, nan=-1.0).argmax(axis=1),
+            frame=boxes.frame.astype(np.int32),
+            member=boxes.member.astype(np.int16),
+            boxes_px=boxes.boxes_px.astype(np.float32),
+            scores=boxes.scores.astype(np.float32),
+            classes=np.nan_to_num(boxes.class_scores, nan=-1.0).argmax(axis=1).astype(np.int32),
             ran=boxes.ran,
             thresholds=boxes.thresholds,
         )
@@ -57,7 +57,7 @@ class BoxesInTime:
     @classmethod
     def joined(cls, parts: Sequence[BoxesInTime]) -> BoxesInTime:
         """Put parts of one recording together, in time order; there is at least one."""
-        first_frame = np.cumsum([0, *(len(part.ran) for part in parts[:-1])])
+        first_frame = np.cumsum([0, *(len(part.ran) for part in parts[:-1])]).tolist()
         return cls(
             frame=np.concatenate(
                 [part.frame + first for part, first in zip(parts, first_frame, strict=True)]
@@ -103,7 +103,7 @@ def follow(
             frame=position[boxes.frame[rows]],
             boxes_px=boxes.boxes_px[rows].astype(np.float64),
             scores=boxes.scores[rows].astype(np.float64),
-            classes=boxes.classes[rows],
+            classes=boxes.classes[rows].astype(np.int64),
             threshold=float(threshold),
             max_gap_s=max_gap_s,
         )
