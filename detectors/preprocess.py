@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from detectors import side_by_side
 from detectors.types import DetectorError, FrameBatch
 
 PADDING_GREY = 114
@@ -62,7 +63,14 @@ class Prepared:
     def normalised(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the images in 0..1 and a network's number format, converted once for all members that share it."""
         if dtype not in self._normalised:
-            self._normalised[dtype] = self.images.to(dtype).div_(255)
+            found = torch.empty_like(self.images, dtype=dtype)
+            if found.device.type == "cpu":
+                # By threads that work alone: those that share an operation go on spinning for a while when it is done,
+                # on the cores that decode the next frames.
+                side_by_side.each(_normalise, self.images, found)
+            else:
+                _normalise(self.images, found)
+            self._normalised[dtype] = found
         return self._normalised[dtype]
 
     def to_source(self, boxes: torch.Tensor) -> torch.Tensor:
@@ -74,6 +82,10 @@ class Prepared:
     def scales(self, like: torch.Tensor) -> torch.Tensor:
         """[4] input pixels a source pixel for each edge (left, top, right, bottom), on the device of ``like``."""
         return like.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+
+def _normalise(pixels: torch.Tensor, found: torch.Tensor) -> None:
+    found.copy_(pixels).div_(255)
 
 
 class Batch:
@@ -157,10 +169,15 @@ def resize_on_cpu(
     left, right, top, bottom = padding
     shape = (len(frames), height + top + bottom, width + left + right, 3)
     canvas = np.full(shape, PADDING_GREY, np.uint8)
-    for i, frame in enumerate(frames):
-        same = frame.shape[:2] == (height, width)
-        resized = frame if same else cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
-        canvas[i, top : top + height, left : left + width] = resized
+
+    def place(frame: NDArray[np.uint8], whole: NDArray[np.uint8]) -> None:
+        room = whole[top : top + height, left : left + width]
+        if frame.shape[:2] == (height, width):
+            room[:] = frame
+        else:
+            room[:] = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    side_by_side.each(place, frames, canvas)
     return torch.from_numpy(canvas).permute(0, 3, 1, 2)
 
 

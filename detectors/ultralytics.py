@@ -128,17 +128,19 @@ class UltralyticsDetector:
 
     def _trace(self) -> torch.jit.ScriptModule | None:
         """Record the operations of a YOLO, which then run without Python between them: same bits, and no lock that the
-        threads of ``side_by_side`` share. None where that fails, or gives other bits at another size of the input.
+        threads of ``side_by_side`` share. None where that fails, or gives other bits for more images of another size.
         """
         side_px = 2 * self.stride_px
-        probe = torch.linspace(0, 1, 3 * side_px * (side_px + self.stride_px), dtype=self.dtype)
-        probe = probe.view(1, 3, side_px, -1)
+        probe = torch.linspace(0, 1, 2 * 3 * side_px * (side_px + self.stride_px), dtype=self.dtype)
+        probe = probe.view(2, 3, side_px, -1)
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 # Deprecated, but nothing else in torch does this without a compiler at hand.
                 warnings.simplefilter("ignore")
                 module = _AsModule(self.model, self._tensors).eval()
-                traced = torch.jit.trace(module, torch.zeros_like(probe[..., :side_px]), check_trace=False)
+                traced = torch.jit.trace(
+                    module, torch.zeros_like(probe[:1, ..., :side_px]), check_trace=False
+                )
                 frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
                 for _ in range(3):  # what it gives once it has optimised itself
                     pairs = zip(frozen(probe), self._tensors(probe), strict=True)

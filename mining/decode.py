@@ -9,12 +9,11 @@ import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mining.config import Config
 from mining.footage import (
     Defaults,
     Facts,
@@ -31,6 +30,10 @@ from mining.footage import (
 from mining.isolated import Crashed, Worker
 from mining.progress import LOG
 from mining.types import Frame, FrameTimes
+
+if TYPE_CHECKING:
+    # A decoder's process starts in a third less time without it.
+    from mining.config import Config
 
 _CRASHES = 3
 """A file whose decoder crashes or hangs more often than this is given up."""

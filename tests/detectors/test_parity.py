@@ -1,4 +1,7 @@
-"""The same boxes and scores as Ultralytics' own ``predict`` at the same settings, and as its exported graph."""
+"""The same boxes and scores as Ultralytics' own ``predict`` at the same settings, and as its exported graph.
+
+All in float32: what bfloat16 costs, where ``auto`` takes it, is for test_precision.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,12 @@ def test_trained_checkpoint(
 
     path = shared_data / "weights" / name
     detector = detectors.load(
-        path, image_size_px=size, suppress_iou=0.6, class_agnostic=agnostic, max_boxes=300
+        path,
+        image_size_px=size,
+        suppress_iou=0.6,
+        class_agnostic=agnostic,
+        max_boxes=300,
+        precision="fp32",
     )
     settings = {"imgsz": size, "conf": 0.05, "iou": 0.6, "agnostic_nms": agnostic, "max_det": 300}
     assert compare(detector, YOLO(str(path)), road_frames[:5], **settings) > 40
@@ -70,7 +78,7 @@ def test_size_of_the_checkpoint_is_the_default(shared_data: Path, road_frames: l
     from ultralytics import YOLO
 
     path = shared_data / "weights" / "yolo11n_weather.pt"
-    detector = detectors.load(path, max_boxes=300)
+    detector = detectors.load(path, max_boxes=300, precision="fp32")
     settings = {"conf": 0.05, "iou": 0.7, "agnostic_nms": True, "max_det": 300}
     assert compare(detector, YOLO(str(path)), road_frames[:3], **settings) > 10
 
@@ -85,7 +93,7 @@ def test_architecture(built: Callable[[str], Path], road_frames: list[Frame], ar
     path = built(architecture)
     kind = RTDETR if architecture.startswith("rtdetr") else YOLO
     # Nothing is suppressed here: untrained weights give so many boxes alike that the last bit decides which stay.
-    detector = detectors.load(path, suppress_iou=1.0, max_boxes=300)
+    detector = detectors.load(path, suppress_iou=1.0, max_boxes=300, precision="fp32")
     model = kind(str(path))
     for frame in road_frames[: 1 if architecture == "rtdetr-l.yaml" else 2]:
         boxes, scores, labels = ours(detector.predict(Batch([frame])))
@@ -105,7 +113,7 @@ def test_exported_graph_equals_the_checkpoint(
 ) -> None:
     checkpoint, graph = exported_onnx
     of_graph = detectors.load(graph, head="yolov8")
-    of_checkpoint = detectors.load(checkpoint, image_size_px=320)
+    of_checkpoint = detectors.load(checkpoint, image_size_px=320, precision="fp32")
     assert of_graph.classes == of_checkpoint.classes  # from the graph's metadata
     square = [np.ascontiguousarray(frame[:180, :180]) for frame in road_frames]  # the graph's input is square
     count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import detectors
+from detectors import side_by_side
 from detectors.preprocess import Batch
 from tests.contracts.detector_contract import assert_equal
 from tests.detectors.helpers import Frame, resized
@@ -24,10 +26,15 @@ def frames(road_frames: list[Frame]) -> list[Frame]:
     return [resized(frame, 90, 160) for frame in (*road_frames, *road_frames)][:7]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("weights", ["yolov8n_weather.pt", "yolo11n_weather.pt"])
-def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str) -> None:
-    detector: Any = detectors.load(shared_data / "weights" / weights, precision="fp32", device="cpu")
+def test_as_frame_by_frame(
+    shared_data: Path, frames: list[Frame], weights: str, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector: Any = detectors.load(shared_data / "weights" / weights, precision=precision, device="cpu")
     threads = torch.get_num_threads()
+    monkeypatch.setattr(side_by_side, "_FRAMES_AT_ONCE", max(16, 2 * threads))
+    a_piece = {"fp32": 1, "bf16": 2}[precision]
     assert detector._traced is not None
     traced = detector.predict(Batch(frames))
     seen: list[tuple[int, str, int]] = []
@@ -38,13 +45,17 @@ def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str)
     detector._traced = None
     detector.model.register_forward_pre_hook(note)
     found = detector.predict(Batch(frames))
-    assert [images for images, _, _ in seen] == [1] * len(frames)
+    assert [images for images, _, _ in seen] == [a_piece] * math.ceil(len(frames) / a_piece)
     assert {name.partition("_")[0] for _, name, _ in seen} == {"look"}
     assert {of_one for _, _, of_one in seen} == {1}
     assert torch.get_num_threads() == threads
     assert len(found.frame_index) > 5
     assert_equal(found, traced)
     assert_equal(found, type(found).joined([detector.predict(Batch([frame])) for frame in frames]))
+    # Other frames beside each other, and each on the other side.
+    back = [detector.predict(Batch(frames[:0:-1])).first(i + 1) for i in range(len(frames) - 1)]
+    assert_equal(back[-1], type(found).joined([detector.predict(Batch([frame])) for frame in frames[:0:-1]]))
+    assert [len(part.embeddings) for part in back] == list(range(1, len(frames)))
 
 
 def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[Frame]) -> None:
