@@ -22,7 +22,7 @@ from mining.packs import PREFIX, Pack, keys_of
 from mining.places import Place, put, reading, sha256_of
 from mining.progress import progress
 from mining.schemas import TABLES
-from mining.store import COMPRESSION, STAGE_TABLES, Store
+from mining.store import STAGE_TABLES, Store, how_to_write
 from mining.types import Nights, TemporaryError
 
 STAGES = ("index", "detect", "score", "review")
@@ -226,7 +226,7 @@ def _write_pack(
 ) -> list[tuple[str, int]]:
     """Write shards until the file is large enough or there are no more; returns key and rows of each."""
     held: list[tuple[str, int]] = []
-    with pq.ParquetWriter(file, TABLES[table], compression=COMPRESSION) as writer:
+    with pq.ParquetWriter(file, TABLES[table], **how_to_write(table)) as writer:
         group: list[pa.Table] = []
         rows = size_bytes = 0
 
