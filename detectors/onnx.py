@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from detectors.classes import COCO_NAMES, ClassMap
 from detectors.heads import HEADS
 from detectors.heads.layout import Decoded, WrongHeadError
 from detectors.preprocess import Batch, choose_device
-from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
+from detectors.types import DetectorError, DetectorSpec, FrameBatch, Pending, Predictions, Unbegun
 
 DEFAULT_SIZE_PX = 640
 MAX_SIZE_PX = 4096
@@ -66,6 +67,10 @@ class OnnxDetector:
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
 
     @torch.inference_mode()
+    def begin(self, frames: FrameBatch) -> Pending:
+        """Run the graph when the result is asked for."""
+        return Unbegun(partial(self.predict, frames))
+
     def predict(self, frames: FrameBatch) -> Predictions:
         """Run the graph over a batch of frames."""
         batch, cpu = Batch.of(frames), torch.device("cpu")

@@ -7,14 +7,16 @@ the committee like any other. It shares the blind spots of its original, so it f
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.preprocess import PADDING_GREY, Batch
-from detectors.types import Detector, DetectorSpec, FloatArray, FrameBatch, Predictions
+from detectors.types import Detector, DetectorSpec, FloatArray, FrameBatch, Pending, Predictions
 
 
 class PerturbedDetector:
@@ -34,14 +36,22 @@ class PerturbedDetector:
         self.digest = detector.digest  # covers the spec
 
     def predict(self, frames: FrameBatch) -> Predictions:
-        """Change the frames, let the detector look at them, and map its boxes back."""
+        """Run the model over a batch of frames."""
+        return self.begin(frames).result()
+
+    def begin(self, frames: FrameBatch) -> Pending:
+        """Change the frames, and ask the detector about them; its boxes are mapped back."""
         height, width = frames.frames[0].shape[:2]
         inner_width = max(round(width * self.spec.scale), 1)
         inner_height = max(round(height * self.spec.scale), 1)
         left, top = (width - inner_width) // 2, (height - inner_height) // 2
         changed = [self._change(frame, inner_width, inner_height, left, top) for frame in frames.frames]
-        found = self.original.predict(Batch(changed))
+        place = (width, height, inner_width, inner_height, left, top)
+        return _Mapped(self.original.begin(Batch(changed)), partial(self._back, place))
 
+    def _back(self, place: tuple[int, int, int, int, int, int], found: Predictions) -> Predictions:
+        """Map boxes to pixels of the frame as it was."""
+        width, height, inner_width, inner_height, left, top = place
         share = np.array([inner_width / width, inner_height / height] * 2, np.float32)
         boxes = (found.boxes_px - np.array([left, top] * 2, np.float32)) / share
         std = None if found.box_std_px is None else found.box_std_px / share
@@ -72,6 +82,20 @@ class PerturbedDetector:
             np.ascontiguousarray(frame), (width, height), interpolation=cv2.INTER_AREA
         )
         return canvas
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """``Pending`` of what was changed."""
+
+    pending: Pending
+    back: Callable[[Predictions], Predictions]
+
+    def result(self) -> Predictions:
+        return self.back(self.pending.result())
+
+    def cancel(self) -> None:
+        self.pending.cancel()
 
 
 def _rows(values: FloatArray | None, which: NDArray[np.bool_]) -> FloatArray | None:

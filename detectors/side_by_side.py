@@ -9,7 +9,8 @@ of one size, the last one too; which frames lie beside each other makes no diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from threading import Barrier
 from typing import Any, TypeVar
@@ -23,14 +24,36 @@ _FRAMES_AT_ONCE = 16
 """As many as a batch usually holds; twice as many cores and more share a frame."""
 
 
-def run(images: torch.Tensor, look: Callable[[torch.Tensor], Predictions]) -> Predictions:
-    """Call ``look`` on pieces of images [b, ...] on the CPU, and put its predictions together in their order."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The ``Pending`` of a batch whose pieces wait for a thread, or have one."""
+
+    pieces: list[Future[Predictions]]
+    in_last: int
+    """Frames of the last piece; what is beyond fills it up."""
+
+    def result(self) -> Predictions:
+        """Put the predictions of all pieces together, in their order."""
+        try:
+            found = [piece.result() for piece in self.pieces]
+        finally:
+            self.cancel()  # where one failed, nobody needs the others
+        return Predictions.joined([*found[:-1], found[-1].first(self.in_last)])
+
+    def cancel(self) -> None:
+        """Let go of the pieces that have no thread yet."""
+        for piece in self.pieces:
+            piece.cancel()
+
+
+def begin(images: torch.Tensor, look: Callable[[torch.Tensor], Predictions]) -> Running:
+    """Have ``look`` called on pieces of images [b, ...] on the CPU, after those of batches that were begun before."""
     size = _frames_a_piece(images.dtype)
     pieces = list(images.split(size))
     left = len(pieces[-1])
     pieces[-1] = torch.cat([pieces[-1], *[pieces[-1][-1:]] * (size - left)])
-    found = each(look, pieces)
-    return Predictions.joined([*found[:-1], found[-1].first(left)])
+    pool = _pool(torch.get_num_threads())
+    return Running([pool.submit(torch.inference_mode()(look), piece) for piece in pieces], left)
 
 
 def _frames_a_piece(dtype: torch.dtype) -> int:
@@ -42,7 +65,7 @@ def _frames_a_piece(dtype: torch.dtype) -> int:
 
 
 def each(work: Callable[..., _Found], *frames: Iterable[Any]) -> list[_Found]:
-    """Do as ``map`` does with what belongs to each frame, or piece, of a batch."""
+    """Do as ``map`` does with what belongs to each frame of a batch."""
     return list(_pool(torch.get_num_threads()).map(torch.inference_mode()(work), *frames))
 
 

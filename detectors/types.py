@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
@@ -228,6 +228,38 @@ class Detector(Protocol):
     def predict(self, frames: FrameBatch) -> Predictions:
         """Run the model over a batch of frames."""
         ...
+
+    def begin(self, frames: FrameBatch) -> Pending:
+        """Ask for what ``predict`` gives. Threads of a CPU set to work at once, so that a batch has its turn right after the
+        one before; a GPU, and whatever has threads of its own, when the result is asked for.
+        """
+        ...
+
+
+class Pending(Protocol):
+    """Predictions for a batch that were asked for."""
+
+    def result(self) -> Predictions:
+        """Wait for them. Raises what ``predict`` would raise."""
+        ...
+
+    def cancel(self) -> None:
+        """Do no more for them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unbegun:
+    """``Pending`` that is worked on when its result is asked for."""
+
+    predict: Callable[[], Predictions]
+
+    def result(self) -> Predictions:
+        """Run the model."""
+        return self.predict()
+
+    def cancel(self) -> None:
+        """Nothing goes on."""
 
 
 class FrameBatch(Protocol):

@@ -26,7 +26,7 @@ from detectors.heads.layout import grid
 from detectors.memory import Pieces
 from detectors.precision import choose_dtype
 from detectors.preprocess import Batch, Prepared, choose_device
-from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
+from detectors.types import DetectorError, DetectorSpec, FrameBatch, Pending, Predictions, Unbegun
 
 # Below "mining", whose log the command line sets up.
 LOG = logging.getLogger("mining.detectors")
@@ -66,8 +66,7 @@ class UltralyticsDetector:
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
         self._of_thread = threading.local()
         self._traced: torch.jit.ScriptModule | None = None
-        pieces = Pieces(self.name)
-        self._in_pieces = pieces.run
+        self._pieces: Pieces | None = Pieces(self.name)
         self._cells: dict[tuple[tuple[int, int], ...], tuple[torch.Tensor, torch.Tensor]] = {}
         try:
             self.model = _tuned(model).to(self.device, self.dtype, memory_format=torch.channels_last)
@@ -78,9 +77,9 @@ class UltralyticsDetector:
             self._run(torch.zeros(1, 3, side_px, side_px, dtype=self.dtype, device=self.device))
             if self.device.type == "cpu" and self.is_rtdetr:
                 # Its decoder keeps what depends on the size of its input: not for several threads, but frame by frame too.
-                pieces.size = 1
+                self._pieces.size = 1
             elif self.device.type == "cpu":
-                self._in_pieces = side_by_side.run
+                self._pieces = None
                 self._traced = self._trace()
         except Exception as error:  # layers with missing or crafted state can fail in any way
             raise DetectorError(
@@ -89,12 +88,22 @@ class UltralyticsDetector:
 
     def predict(self, frames: FrameBatch) -> Predictions:
         """Run the model over a batch of frames."""
+        return self.begin(frames).result()
+
+    def begin(self, frames: FrameBatch) -> Pending:
+        """Set the CPU's threads to a batch; RT-DETR and a GPU run it when its result is asked for."""
+        if self._pieces is not None:
+            return Unbegun(partial(self._predict, frames, self._pieces))
         prepared = self._prepare(Batch.of(frames))
-        with torch.inference_mode():
-            return self._in_pieces(
-                prepared.normalised(self.dtype),
-                lambda images: look(lambda: self._run(images), prepared, self.columns, self.spec),
-            )
+        return side_by_side.begin(prepared.normalised(self.dtype), partial(self._look, prepared))
+
+    @torch.inference_mode()
+    def _predict(self, frames: FrameBatch, pieces: Pieces) -> Predictions:
+        prepared = self._prepare(Batch.of(frames))
+        return pieces.run(prepared.normalised(self.dtype), partial(self._look, prepared))
+
+    def _look(self, prepared: Prepared, images: torch.Tensor) -> Predictions:
+        return look(lambda: self._run(images), prepared, self.columns, self.spec)
 
     def _prepare(self, batch: Batch) -> Prepared:
         """Bring the frames to input size as Ultralytics' ``predict`` does; RT-DETR was trained on stretched images."""

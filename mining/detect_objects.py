@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from mining.threads import in_order
 from mining.types import StageReport
 
 if TYPE_CHECKING:
-    from detectors.types import Detector, Predictions
+    from detectors.types import Detector, Pending, Predictions
 
 _LOOK_EVERY_S = 0.5
 DETECT_VERSION = 4
@@ -55,14 +57,10 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                 if not members:
                     with clock.timed("load the detectors"):
                         members += load_members(config)
-                while True:
-                    with clock.timed("wait for frames"):
-                        batch = next(batches, None)
-                    if batch is None:
-                        break
-                    seen = _look(members, batch.look_at, clock)
-                    with clock.timed("wait for the writer"):
-                        hand_over((batch, seen))
+                with closing(_looked_at(batches, members, clock)) as looked_at:
+                    for item in looked_at:
+                        with clock.timed("wait for the writer"):
+                            hand_over(item)
             # What other jobs had taken on is done by now, or they are at it, or they are gone.
             due = others
             if due and report.done == done:
@@ -230,26 +228,72 @@ def _due(
     return [shard for shard in shards if committed.get((shard.night, shard.key)) != shard.digest]
 
 
-def _look(members: Sequence[Detector], frames: Sequence[Decoded], clock: Clock) -> list[Predictions | str]:
-    """Show frames to every member; a member that fails gives its reason in place of predictions."""
+def _looked_at(
+    batches: Iterator[FrameBatch], members: Sequence[Detector], clock: Clock
+) -> Generator[tuple[FrameBatch, list[Predictions | str]]]:
+    """Show each batch to every member; one that fails gives its reason in place of predictions.
+
+    The next batch is asked for before the answers to this one are waited for: no thread runs out of frames at its end.
+    """
+    asked: deque[tuple[FrameBatch, list[Pending | str]]] = deque()
+    try:
+        while True:
+            with clock.timed("wait for frames"):
+                batch = next(batches, None)
+            if batch is not None:
+                asked.append((batch, _ask(members, batch.look_at, clock)))
+            if not asked:
+                return
+            if batch is None or len(asked) == 2:
+                first, pending = asked[0]
+                yield first, _answers(members, pending, clock)
+                asked.popleft()
+    finally:
+        for _, pending in asked:
+            for one in pending:
+                if not isinstance(one, str):
+                    one.cancel()
+
+
+def _ask(members: Sequence[Detector], frames: Sequence[Decoded], clock: Clock) -> list[Pending | str]:
     if not frames:
         return []
     from detectors.preprocess import Batch
 
     batch = Batch([decoded.frame.rgb for decoded in frames if decoded.frame.rgb is not None])
-    seen: list[Predictions | str] = []
+    asked: list[Pending | str] = []
     for member in members:
         try:
-            with clock.timed(f"look: {member.name}"):
-                found = member.predict(batch)
+            with clock.timed("look"):
+                asked.append(member.begin(batch))
         except Exception as error:
-            # One member's failure must not cost the others' boxes, nor the night.
-            said = str(error).splitlines()[0] if str(error) else ""
-            reason = f"{member.name}: {type(error).__name__}: {said}"
-            LOG.warning("%s", reason)
-            seen.append(reason)
+            asked.append(_failed(member, error))
+    return asked
+
+
+def _answers(
+    members: Sequence[Detector], asked: Sequence[Pending | str], clock: Clock
+) -> list[Predictions | str]:
+    seen: list[Predictions | str] = []
+    for member, pending in zip(members, asked, strict=False):  # none where there was no frame
+        if isinstance(pending, str):
+            seen.append(pending)
+            continue
+        try:
+            with clock.timed("look"):
+                found = pending.result()
+        except Exception as error:
+            seen.append(_failed(member, error))
             continue
         clock.add(f"forward pass: {member.name}", found.forward_s)
         clock.add(f"suppression: {member.name}", found.assemble_s)
         seen.append(found)
     return seen
+
+
+def _failed(member: Detector, error: Exception) -> str:
+    """Say why: one member's failure must not cost the others' boxes, nor the night."""
+    said = str(error).splitlines()[0] if str(error) else ""
+    reason = f"{member.name}: {type(error).__name__}: {said}"
+    LOG.warning("%s", reason)
+    return reason

@@ -227,9 +227,8 @@ def where_time_went(report: StageReport) -> str:
     lines = [f"{'where the time went':32} {'seconds':>9}   of the stage"]
     for name, seconds in sorted(report.profile.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:30} {seconds:9.2f}   {seconds / max(report.seconds, 1e-9):6.1%}")
-    busy = sum(seconds for name, seconds in report.profile.items() if name.startswith("look: "))
     lines.append(
-        f"detectors busy for {busy / max(report.seconds, 1e-9):.1%}; threads work side by side; forward pass and suppression are what "
+        f"detectors busy for {report.profile.get('look', 0.0) / max(report.seconds, 1e-9):.1%}; threads work side by side; forward pass and suppression are what "
         "`look` does, added up over its threads"
     )
     return "\n".join(lines)

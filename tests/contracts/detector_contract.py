@@ -51,6 +51,14 @@ class DetectorContract:
         assert len(predictions.frame_index) > 3
         assert not predictions.errors
 
+    def test_batches_asked_for_in_turn_are_answered_each_for_itself(
+        self, detector: Detector, predictions: Predictions, frames: list[Frame]
+    ) -> None:
+        one, dropped, other = (detector.begin(Batch(f)) for f in (frames, frames, frames[::-1]))
+        dropped.cancel()
+        assert_equal(other.result(), detector.predict(Batch(frames[::-1])))
+        assert_equal(one.result(), predictions)
+
     def test_shapes_and_types(
         self, detector: Detector, predictions: Predictions, frames: list[Frame]
     ) -> None:

@@ -250,7 +250,7 @@ def test_a_frame_that_breaks_the_model_is_a_failure_of_that_frame(
     frames = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
     frames[0][20:40, 20:40] = 255
     frames[2][20:40, 10:50] = 0
-    detector._in_pieces, detector._traced = Pieces(detector.name).run, None  # whole batches, as on a GPU
+    detector._pieces, detector._traced = Pieces(detector.name), None  # whole batches, as on a GPU
     sound = detector.predict(Batch(frames))
     assert (sound.frame_index == 1).any()
 

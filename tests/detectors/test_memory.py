@@ -23,7 +23,7 @@ Detector = Any
 def detector(shared_data: Path) -> Detector:
     path = shared_data / "weights" / "yolov8n_weather.pt"
     loaded: Detector = detectors.load(path, precision="fp32", device="cpu")
-    loaded._in_pieces, loaded._traced = Pieces(loaded.name).run, None  # as on a GPU
+    loaded._pieces, loaded._traced = Pieces(loaded.name), None  # as on a GPU
     return loaded
 
 

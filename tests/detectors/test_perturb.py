@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import detectors
 from detectors.classes import ClassMap
 from detectors.perturb import PerturbedDetector
 from detectors.preprocess import Batch
-from detectors.types import DetectorError, DetectorSpec, FrameBatch, Predictions
+from detectors.types import DetectorError, DetectorSpec, FrameBatch, Pending, Predictions, Unbegun
 from tests.contracts.detector_contract import DetectorContract, Load
 from tests.detectors.helpers import Frame, box_iou, resized
 
@@ -89,6 +90,9 @@ class Echo:
 
     def __init__(self, spec: DetectorSpec) -> None:
         self.spec = spec
+
+    def begin(self, frames: FrameBatch) -> Pending:
+        return Unbegun(partial(self.predict, frames))
 
     def predict(self, frames: FrameBatch) -> Predictions:
         boxes, b = [], len(frames.frames)

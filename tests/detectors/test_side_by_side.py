@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[F
         detector.predict(Batch(frames))
     hook.remove()
     assert np.isfinite(detector.predict(Batch(frames)).embeddings).all()
+
+
+def test_a_batch_that_is_let_go_is_not_looked_at(shared_data: Path, frames: list[Frame]) -> None:
+    path = shared_data / "weights" / "yolov8n_weather.pt"
+    detector: Any = detectors.load(path, precision="fp32", device="cpu")
+    go_on, seen = threading.Event(), list[int]()
+
+    def wait(_model: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+        go_on.wait(20)
+
+    detector._traced = None
+    hook = detector.model.register_forward_pre_hook(wait)
+    many = Batch(frames * math.ceil(4 * torch.get_num_threads() / len(frames)))
+    first, second = detector.begin(many), detector.begin(many)
+    second.cancel()
+    first.cancel()
+    go_on.set()
+    with pytest.raises(CancelledError):
+        first.result()
+    hook.remove()
+    detector.predict(Batch(frames))  # in line behind whatever was left
+    assert len(seen) <= torch.get_num_threads()
 
 
 def test_threads_are_not_lost_to_ultralytics_nor_to_the_pool(shared_data: Path) -> None:
