@@ -66,11 +66,11 @@ class OnnxDetector:
         self.seen = np.array([len(c) > 0 for c in self.columns])
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
 
-    @torch.inference_mode()
     def begin(self, frames: FrameBatch) -> Pending:
         """Run the graph when the result is asked for."""
         return Unbegun(partial(self.predict, frames))
 
+    @torch.inference_mode()
     def predict(self, frames: FrameBatch) -> Predictions:
         """Run the graph over a batch of frames."""
         batch, cpu = Batch.of(frames), torch.device("cpu")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.preprocess import PADDING_GREY, Batch
+from detectors.preprocess import PADDING_GREY
 from detectors.types import Detector, DetectorSpec, FloatArray, FrameBatch, Pending, Predictions
 
 
@@ -36,18 +36,18 @@ class PerturbedDetector:
         self.digest = detector.digest  # covers the spec
 
     def predict(self, frames: FrameBatch) -> Predictions:
-        """Run the model over a batch of frames."""
+        """Change the frames, let the detector look at them, and map its boxes back."""
         return self.begin(frames).result()
 
     def begin(self, frames: FrameBatch) -> Pending:
-        """Change the frames, and ask the detector about them; its boxes are mapped back."""
+        """Ask the detector about changed frames; they are changed when it takes them."""
         height, width = frames.frames[0].shape[:2]
         inner_width = max(round(width * self.spec.scale), 1)
         inner_height = max(round(height * self.spec.scale), 1)
         left, top = (width - inner_width) // 2, (height - inner_height) // 2
-        changed = [self._change(frame, inner_width, inner_height, left, top) for frame in frames.frames]
+        changed = _Changed(frames, lambda frame: self._change(frame, inner_width, inner_height, left, top))
         place = (width, height, inner_width, inner_height, left, top)
-        return _Mapped(self.original.begin(Batch(changed)), partial(self._back, place))
+        return _Mapped(self.original.begin(changed), partial(self._back, place))
 
     def _back(self, place: tuple[int, int, int, int, int, int], found: Predictions) -> Predictions:
         """Map boxes to pixels of the frame as it was."""
@@ -85,11 +85,27 @@ class PerturbedDetector:
 
 
 @dataclass(frozen=True, slots=True)
+class _Changed:
+    """A ``FrameBatch`` of frames that are changed when they are taken."""
+
+    original: FrameBatch
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+    @property
+    def frames(self) -> list[NDArray[np.uint8]]:
+        return [self.change(frame) for frame in self.original.frames]
+
+
+@dataclass(frozen=True, slots=True)
 class _Mapped:
     """``Pending`` of what was changed."""
 
     pending: Pending
     back: Callable[[Predictions], Predictions]
+
+    @property
+    def under_way(self) -> bool:
+        return self.pending.under_way
 
     def result(self) -> Predictions:
         return self.back(self.pending.result())

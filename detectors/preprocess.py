@@ -67,7 +67,7 @@ class Prepared:
             if found.device.type == "cpu":
                 # By threads that work alone: those that share an operation go on spinning for a while when it is done,
                 # on the cores that decode the next frames.
-                side_by_side.each(_normalise, self.images, found)
+                side_by_side.prepare(_normalise, self.images, found)
             else:
                 _normalise(self.images, found)
             self._normalised[dtype] = found
@@ -177,7 +177,7 @@ def resize_on_cpu(
         else:
             room[:] = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
 
-    side_by_side.each(place, frames, canvas)
+    side_by_side.prepare(place, frames, canvas)
     return torch.from_numpy(canvas).permute(0, 3, 1, 2)
 
 

@@ -143,9 +143,9 @@ class Predictions:
     errors: Mapping[int, str] = field(default_factory=dict)
     """Batch position -> reason, for frames on which the model failed (its boxes are absent, its embedding is NaN)."""
     forward_s: float = 0.0
-    """Seconds that the network took, added up over the threads that ran it side by side."""
+    """Seconds that the network took: of all threads that ran it side by side, each its share."""
     assemble_s: float = 0.0
-    """Seconds from its raw output to this, suppression above all, added up likewise."""
+    """Seconds from its raw output to this, suppression above all, counted likewise."""
 
     def __post_init__(self) -> None:
         """Check the shapes against each other."""
@@ -206,7 +206,7 @@ class Predictions:
 class Detector(Protocol):
     """A loaded model. ``predict`` is deterministic: the same frames give the same predictions on the same device.
 
-    Not across devices: with ``precision = "auto"``, one machine of a fleet may run in bf16 and another in fp32. Who needs
+    Not across devices, nor on a CPU with another number of threads: with ``precision = "auto"``, one machine of a fleet may run in bf16 and another in fp32. Who needs
     the same figures everywhere states a precision.
     """
 
@@ -239,6 +239,11 @@ class Detector(Protocol):
 class Pending(Protocol):
     """Predictions for a batch that were asked for."""
 
+    @property
+    def under_way(self) -> bool:
+        """Whether they are worked on before their result is asked for."""
+        ...
+
     def result(self) -> Predictions:
         """Wait for them. Raises what ``predict`` would raise."""
         ...
@@ -253,6 +258,7 @@ class Unbegun:
     """``Pending`` that is worked on when its result is asked for."""
 
     predict: Callable[[], Predictions]
+    under_way: ClassVar[bool] = False
 
     def result(self) -> Predictions:
         """Run the model."""
@@ -265,5 +271,7 @@ class Unbegun:
 class FrameBatch(Protocol):
     """Frames of one size that several detectors look at; each input size is prepared once (``preprocess.Batch``)."""
 
-    frames: Sequence[NDArray[np.uint8]]
-    """b arrays [height, width, 3], RGB, all of one size."""
+    @property
+    def frames(self) -> Sequence[NDArray[np.uint8]]:
+        """Return b arrays [height, width, 3], RGB, all of one size."""
+        ...

@@ -76,7 +76,7 @@ class UltralyticsDetector:
             side_px = 2 * self.stride_px
             self._run(torch.zeros(1, 3, side_px, side_px, dtype=self.dtype, device=self.device))
             if self.device.type == "cpu" and self.is_rtdetr:
-                # Its decoder keeps what depends on the size of its input: not for several threads, but frame by frame too.
+                # Its decoder keeps what depends on the size of its input: not for several threads, but frame by frame.
                 self._pieces.size = 1
             elif self.device.type == "cpu":
                 self._pieces = None
@@ -151,8 +151,8 @@ class UltralyticsDetector:
                     module, torch.zeros_like(probe[:1, ..., :side_px]), check_trace=False
                 )
                 frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
-                for _ in range(3):  # what it gives once it has optimised itself
-                    pairs = zip(frozen(probe), self._tensors(probe), strict=True)
+                for images in 3 * (probe, probe[:1]):  # what it gives once it has optimised itself
+                    pairs = zip(frozen(images), self._tensors(images), strict=True)
                     if not all(torch.equal(found, wanted) for found, wanted in pairs):
                         raise ValueError("the trace gives other bits")
         except Exception as error:
@@ -175,9 +175,12 @@ class UltralyticsDetector:
         distance = (edges[:, :, 0] if head.reg_max == 1 else bins @ edges.softmax(2)).transpose(1, 2)
         centre, stride_px = self._grid(maps)
         boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * stride_px[:, None]
+        # Each frame by itself: what is left over of a tensor's last vector goes through another `exp`.
+        for frame in logits:
+            frame.sigmoid_()
         return RawOutput(
             boxes=boxes,
-            scores=logits.sigmoid().transpose(1, 2),
+            scores=logits.transpose(1, 2),
             features=maps[-1],
             edges=edges.permute(0, 3, 1, 2) if head.reg_max > 1 else None,
             bin_px=stride_px,

@@ -14,7 +14,7 @@ import numpy as np
 from mining import decode_ahead
 from mining.committee import Committee, committee_of, load_members
 from mining.config import Config
-from mining.decode_ahead import Decoded, FrameBatch, Shard
+from mining.decode_ahead import FrameBatch, Shard
 from mining.detect_rows import Rows
 from mining.footage import Source
 from mining.progress import LOG, Clock, Progress, progress
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from detectors.types import Detector, Pending, Predictions
 
 _LOOK_EVERY_S = 0.5
-DETECT_VERSION = 4
+DETECT_VERSION = 5
 """Raise when the rows of this stage change for the same input."""
 
 
@@ -233,54 +233,59 @@ def _looked_at(
 ) -> Generator[tuple[FrameBatch, list[Predictions | str]]]:
     """Show each batch to every member; one that fails gives its reason in place of predictions.
 
-    The next batch is asked for before the answers to this one are waited for: no thread runs out of frames at its end.
+    Where threads work on a batch by themselves, the next one is asked for before the answers to this one are waited for: they do not
+    run out of frames.
     """
-    asked: deque[tuple[FrameBatch, list[Pending | str]]] = deque()
+    waiting: deque[tuple[FrameBatch, list[Pending | str]]] = deque()
     try:
         while True:
             with clock.timed("wait for frames"):
                 batch = next(batches, None)
+            ahead = 0
             if batch is not None:
-                asked.append((batch, _ask(members, batch.look_at, clock)))
-            if not asked:
+                waiting.append((batch, []))  # before anything is asked: what was is let go, whatever comes
+                _ask(members, *waiting[-1], clock)
+                ahead = any(not isinstance(one, str) and one.under_way for one in waiting[-1][1])
+            while len(waiting) > ahead:
+                answers = _answers(members, waiting[0][1], clock)
+                yield waiting.popleft()[0], answers
+                del answers
+            if batch is None:
                 return
-            if batch is None or len(asked) == 2:
-                first, pending = asked[0]
-                yield first, _answers(members, pending, clock)
-                asked.popleft()
     finally:
-        for _, pending in asked:
-            for one in pending:
+        for _, asked in waiting:
+            for one in asked:
                 if not isinstance(one, str):
                     one.cancel()
 
 
-def _ask(members: Sequence[Detector], frames: Sequence[Decoded], clock: Clock) -> list[Pending | str]:
-    if not frames:
-        return []
+def _ask(members: Sequence[Detector], frames: FrameBatch, asked: list[Pending | str], clock: Clock) -> None:
+    """Ask every member about the frames of a batch; ``asked`` takes what is to come, or why nothing is."""
+    if not frames.look_at:
+        return
     from detectors.preprocess import Batch
 
-    batch = Batch([decoded.frame.rgb for decoded in frames if decoded.frame.rgb is not None])
-    asked: list[Pending | str] = []
+    batch = Batch([decoded.frame.rgb for decoded in frames.look_at if decoded.frame.rgb is not None])
     for member in members:
         try:
-            with clock.timed("look"):
+            with clock.timed("ask the detectors"):
                 asked.append(member.begin(batch))
         except Exception as error:
             asked.append(_failed(member, error))
-    return asked
 
 
 def _answers(
-    members: Sequence[Detector], asked: Sequence[Pending | str], clock: Clock
+    members: Sequence[Detector], asked: list[Pending | str], clock: Clock
 ) -> list[Predictions | str]:
+    """Wait for what was asked; of each answer that is there, ``asked`` lets go."""
     seen: list[Predictions | str] = []
-    for member, pending in zip(members, asked, strict=False):  # none where there was no frame
+    for member in members[: len(asked)]:
+        pending = asked.pop(0)
         if isinstance(pending, str):
             seen.append(pending)
             continue
         try:
-            with clock.timed("look"):
+            with clock.timed("wait for the detectors"):
                 found = pending.result()
         except Exception as error:
             seen.append(_failed(member, error))

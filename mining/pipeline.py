@@ -227,9 +227,11 @@ def where_time_went(report: StageReport) -> str:
     lines = [f"{'where the time went':32} {'seconds':>9}   of the stage"]
     for name, seconds in sorted(report.profile.items(), key=lambda item: -item[1]):
         lines.append(f"  {name:30} {seconds:9.2f}   {seconds / max(report.seconds, 1e-9):6.1%}")
+    busy = sum(
+        v for name, v in report.profile.items() if name.startswith(("forward pass: ", "suppression: "))
+    )
     lines.append(
-        f"detectors busy for {report.profile.get('look', 0.0) / max(report.seconds, 1e-9):.1%}; threads work side by side; forward pass and suppression are what "
-        "`look` does, added up over its threads"
+        f"detectors busy for {busy / max(report.seconds, 1e-9):.1%} (forward pass and suppression); threads work side by side"
     )
     return "\n".join(lines)
 

@@ -270,7 +270,7 @@ def _seen_in(store: Store, committee: Committee, unit: Unit, key: str, learned: 
         frames=frames,
         signals=frame_signals(boxes, dense_max, dense_mean, learned.calibrations, learned.class_weights),
         boxes=BoxesInTime.of(boxes),
-        box_index=detections["box_index"].to_numpy(),
+        box_index=detections["box_index"].to_numpy().astype(np.int32),
         classes=_classes_seen(boxes, detections["class"], committee.classes),
         has_edges=not np.isnan(std).all() if len(std) else None,
     )

@@ -254,9 +254,20 @@ def _whole_s(
 
 
 _CHILD = """
-import json, resource, sys, time
+import contextlib, json, psutil, resource, sys, threading, time
 from pathlib import Path
 from mining.config import load
+decoder_peak = 0
+def watch_decoders():
+    # RUSAGE_CHILDREN would count this process, too: a child is as large as its parent until it runs its own program.
+    global decoder_peak
+    while True:
+        time.sleep(0.5)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "mining.isolated" in " ".join(child.cmdline()):
+                    decoder_peak = max(decoder_peak, child.memory_info().rss)
+threading.Thread(target=watch_decoders, daemon=True).start()
 from mining import detect_objects, pipeline
 config = load(Path(sys.argv[1]))
 if len(sys.argv) == 5:  # a night loads its detectors once; `predict` and the bare passes have theirs loaded, too
@@ -269,7 +280,6 @@ for stage in sys.argv[2:]:
     seconds += time.perf_counter() - began
     frames = max(frames, report.counts.get("frames", 0))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-decoder_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 print(json.dumps({"stages": seconds, "peak_bytes": peak, "decoder_peak_bytes": decoder_peak, "frames": frames}))
 """
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import detectors
 from detectors import side_by_side
 from detectors.preprocess import Batch
 from tests.contracts.detector_contract import assert_equal
-from tests.detectors.helpers import Frame, resized
+from tests.detectors.helpers import Frame, lively_model, resized, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,10 @@ def frames(road_frames: list[Frame]) -> list[Frame]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("weights", ["yolov8n_weather.pt", "yolo11n_weather.pt"])
-def test_as_frame_by_frame(
-    shared_data: Path, frames: list[Frame], weights: str, precision: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str, precision: Any) -> None:
     detector: Any = detectors.load(shared_data / "weights" / weights, precision=precision, device="cpu")
     threads = torch.get_num_threads()
-    monkeypatch.setattr(side_by_side, "_FRAMES_AT_ONCE", max(16, 2 * threads))
-    a_piece = {"fp32": 1, "bf16": 2}[precision]
+    a_piece = 2 if precision == "bf16" and threads <= 8 else 1
     assert detector._traced is not None
     traced = detector.predict(Batch(frames))
     seen: list[tuple[int, str, int]] = []
@@ -53,10 +51,38 @@ def test_as_frame_by_frame(
     assert len(found.frame_index) > 5
     assert_equal(found, traced)
     assert_equal(found, type(found).joined([detector.predict(Batch([frame])) for frame in frames]))
-    # Other frames beside each other, and each on the other side.
-    back = [detector.predict(Batch(frames[:0:-1])).first(i + 1) for i in range(len(frames) - 1)]
-    assert_equal(back[-1], type(found).joined([detector.predict(Batch([frame])) for frame in frames[:0:-1]]))
-    assert [len(part.embeddings) for part in back] == list(range(1, len(frames)))
+
+
+@pytest.mark.parametrize("size_px", [(96, 128), (128, 160), (64, 224), (224, 224)])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_the_frame_beside_it_changes_no_bit(
+    built_of: Callable[[int], Path], frames: list[Frame], classes: int, size_px: tuple[int, int]
+) -> None:
+    """Of all that the network says, not only of what is kept; 224 px: an odd number of cells."""
+    detector: Any = detectors.load(
+        built_of(classes), precision="bf16", device="cpu", image_size_px=max(size_px)
+    )
+    images = detector._prepare(Batch([resized(f, *size_px) for f in frames])).normalised(torch.bfloat16)
+    size = side_by_side._frames_a_piece(images)
+    assert size == (1 if size_px == (224, 224) else 2)
+    once = [detector._run(piece) for piece in images[:6].split(size)]
+    again = [detector._run(piece) for piece in images[:6].flip(0).split(size)]
+    for what in ("scores", "boxes", "features", "edges"):
+        ahead, back = (torch.cat([getattr(raw, what) for raw in run]) for run in (once, again))
+        assert torch.equal(ahead, back.flip(0)), what
+
+
+@pytest.fixture(scope="module")
+def built_of(tmp_path_factory: pytest.TempPathFactory, road_frames: list[Frame]) -> Callable[[int], Path]:
+    folder = tmp_path_factory.mktemp("classes")
+
+    def build(classes: int) -> Path:
+        path = folder / f"{classes}.pt"
+        if not path.exists():
+            save_checkpoint(lively_model("yolov8n.yaml", classes, road_frames[:2]), path)
+        return path
+
+    return build
 
 
 def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[Frame]) -> None:
@@ -92,9 +118,11 @@ def test_a_batch_that_is_let_go_is_not_looked_at(shared_data: Path, frames: list
     go_on.set()
     with pytest.raises(CancelledError):
         first.result()
-    hook.remove()
+    begun = len(seen)
     detector.predict(Batch(frames))  # in line behind whatever was left
-    assert len(seen) <= torch.get_num_threads()
+    assert len(seen) - begun == len(frames)
+    assert begun <= torch.get_num_threads()
+    hook.remove()
 
 
 def test_threads_are_not_lost_to_ultralytics_nor_to_the_pool(shared_data: Path) -> None:

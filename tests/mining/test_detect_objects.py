@@ -17,6 +17,8 @@ from mining.progress import Clock
 class Member:
     """Notes what happens to it; the shade of a batch's frame is its number."""
 
+    under_way = True
+
     def __init__(self, name: str, events: list[str], **fails: int) -> None:
         self.name, self.events, self.fails = name, events, fails
 
@@ -26,6 +28,7 @@ class Member:
         return SimpleNamespace(
             result=lambda: self.result(number),
             cancel=lambda: self.events.append(f"{self.name} cancel {number}"),
+            under_way=self.under_way,
         )
 
     def result(self, number: int) -> Any:
@@ -59,6 +62,14 @@ def test_the_next_batch_is_asked_for_first() -> None:
     ]  # fmt: skip
 
 
+def test_not_where_nothing_works_on_it_by_itself() -> None:
+    events: list[str] = []
+    member = Member("a", events)
+    member.under_way = False
+    assert [seen[0].number for _, seen in looked_at([batch(0), batch(1)], member)] == [0, 1]
+    assert events == ["a begin 0", "a result 0", "a begin 1", "a result 1"]
+
+
 def test_a_member_that_fails_early_or_late_does_not_cost_the_others_answers() -> None:
     members = Member("a", [], begin=1), Member("b", []), Member("c", [], result=0)
     (_, first), (_, second) = looked_at([batch(0), batch(1)], *members)
@@ -75,14 +86,20 @@ def test_what_was_asked_is_let_go_where_the_job_ends() -> None:
     assert "a begin 2" not in events
 
 
-def test_also_where_it_ends_while_an_answer_is_waited_for() -> None:
+@pytest.mark.parametrize("where", ["begin", "result"])
+def test_also_where_it_ends_while_a_member_is_asked_or_waited_for(where: str) -> None:
     events: list[str] = []
-    member: Any = Member("a", events)
 
-    def stopped(number: int) -> Any:
+    def stopped(_of: Any) -> Any:
         raise KeyboardInterrupt
 
-    member.result = stopped
+    first, second = Member("a", events), Member("b", events)
+    setattr(second if where == "begin" else first, where, stopped)
     with pytest.raises(KeyboardInterrupt):
-        next(looked_at([batch(i) for i in range(3)], member))
-    assert events == ["a begin 0", "a begin 1", "a cancel 0", "a cancel 1"]
+        next(looked_at([batch(i) for i in range(3)], first, second))
+    begun = [event for event in events if "begin" in event]
+    # What is being waited for lets go of itself.
+    assert [event for event in events if "cancel" in event] == [
+        event.replace("begin", "cancel") for event in begun if where == "begin" or event != "a begin 0"
+    ]
+    assert begun == (["a begin 0"] if where == "begin" else [f"{m} begin {n}" for n in (0, 1) for m in "ab"])

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -134,7 +135,10 @@ def test_profile_tells_the_network_from_what_follows_it(night: tuple[Path, Night
     for member in ("yolo11n_weather", "nanodet_m"):
         assert min(detect.profile[f"{what}: {member}"] for what in ("forward pass", "suppression")) > 0
         assert f"forward pass: {member} " in told
-    assert {"decode", "wait for frames", "rows", "write"} <= set(detect.profile)
+    assert {"decode", "wait for frames", "wait for the detectors", "rows", "write"} <= set(detect.profile)
+    busy = re.search(r"detectors busy for ([0-9.]+)%", told)
+    assert busy is not None
+    assert 1 < float(busy[1]) < 100
 
 
 class Cut:

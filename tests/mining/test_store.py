@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mining.schemas import TABLES
-from mining.store import STAGE_TABLES, Store, sql_file
+from mining.store import STAGE_TABLES, Store, how_to_write, sql_file
 from mining.types import MiningError, UsageError
 from tests.mining.synthetic import NIGHT, Drive, commit, store_of, table
 
@@ -163,3 +166,26 @@ def test_a_job_killed_while_it_made_the_store_is_no_obstacle(
     (tmp_path / "other" / "holiday.jpg").touch()
     with pytest.raises(UsageError, match="not a store, and not empty"):
         Store(tmp_path / "other", create=True)
+
+
+def test_what_repeats_has_dictionaries_and_fractions_have_none(tmp_path: Path) -> None:
+    """Of nested columns too: pyarrow passes over a column that it does not know."""
+    table = "observations"
+    values = {pa.string(): "x", pa.float32(): 0.5, pa.float64(): 0.5}
+
+    def value(kind: pa.DataType) -> Any:
+        if pa.types.is_map(kind):
+            return [(value(kind.key_type), value(kind.item_type))]
+        return [value(kind.value_type)] * 2 if pa.types.is_list(kind) else values.get(kind, 1)
+
+    schema = TABLES[table]
+    rows = pa.table([pa.array([value(f.type)] * 50, f.type) for f in schema], schema=schema)
+    pq.write_table(rows, tmp_path / "x.parquet", **how_to_write(table))
+    group = pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    fractions = {c.path_in_schema for c in columns if c.physical_type in {"FLOAT", "DOUBLE"}}
+    assert {"luma_mean", "embedding.list.element"} <= fractions
+    assert {c.path_in_schema for c in columns if not c.has_dictionary_page} == fractions
+    assert "box_count.key_value.key" in {c.path_in_schema for c in columns} - fractions
+    assert {c.compression for c in columns} == {"ZSTD"}
+    assert pq.read_table(tmp_path / "x.parquet").equals(rows)
