@@ -1,7 +1,7 @@
 """How much of the bare detectors' speed does the whole pipeline keep?
 
     python tools/bench_throughput.py --footage CLIP [CLIP ...] [--weights yolo11n.yaml yolov8n.yaml] [--size 640]
-        [--batch 16] [--frames 200] [--rounds 3] [--part speed|memory|flat|start] [--json]
+        [--batch 16] [--precision auto] [--frames 200] [--rounds 3] [--part speed|memory|flat|start] [--json]
 
 ``--weights`` takes checkpoints, or Ultralytics model files (.yaml: random weights, which serve for speed). Every frame is
 looked at, repeats too.
@@ -190,7 +190,10 @@ def _bare_rate(options: argparse.Namespace, weights: list[Path], clip: Path) -> 
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # Ultralytics' predict leaves the process with fewer
     frames = list(_frames(clip, options.batch))
     members: list[Any] = [
-        detectors.load(DetectorSpec(weights=str(path), image_size_px=options.size)) for path in weights
+        detectors.load(
+            DetectorSpec(weights=str(path), image_size_px=options.size, precision=options.precision)
+        )
+        for path in weights
     ]
     passes = max(2, options.frames // options.batch)
     with torch.inference_mode():
@@ -234,6 +237,7 @@ def _whole_s(
             "[[detector]]",
             f"weights = {json.dumps(str(path))}",
             f"image_size_px = {options.size}",
+            f"precision = {json.dumps(options.precision)}",
         ]
     config.write_text("\n".join(lines) + "\n")
     began = time.perf_counter()
@@ -376,6 +380,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", default=["yolo11n.yaml", "yolov8n.yaml"])
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", choices=["speed", "memory", "flat", "start"])
