@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,22 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
                     for item in looked_at:
                         with clock.timed("wait for the writer"):
                             hand_over(item)
+                        del item  # frames are large
             # What other jobs had taken on is done by now, or they are at it, or they are gone.
             due = others
             if due and report.done == done:
                 with clock.timed("wait for other jobs"):
                     time.sleep(_LOOK_EVERY_S)
+    members.clear()
+    _give_memory_back()
     report.profile = clock.seconds
     return report
+
+
+def _give_memory_back() -> None:
+    """Have glibc let go of what the detectors' threads have freed: it keeps that for them, and they are done."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _shared_out(

@@ -224,8 +224,8 @@ def score_unit(
     in_track = np.flatnonzero(followed.track_id >= 0)
     columns = {
         "frame_id": frames["frame_id"].combine_chunks().take(pa.array(boxes.frame[in_track])),
-        "committee_id": pa.repeat(pa.scalar(committee.committee_id), len(in_track)),
-        "recording_id": pa.repeat(pa.scalar(unit.recording_id), len(in_track)),
+        "committee_id": _constant(committee.committee_id, len(in_track)),
+        "recording_id": _constant(unit.recording_id, len(in_track)),
         "detector": pa.array(committee.names, pa.string()).take(pa.array(boxes.member[in_track])),
         "box_index": pa.array(box_index[in_track]),
         "track_id": pa.array(followed.track_id[in_track]),
@@ -237,6 +237,13 @@ def score_unit(
         track_count=int(followed.track_id.max(initial=-1)) + 1,
         looked=boxes.ran[:, 0],
     )
+
+
+def _constant(text: str, rows: int) -> pa.ChunkedArray:
+    """One text in so many rows, in the memory of some thousands."""
+    some = pa.repeat(pa.scalar(text), min(rows, 1 << 14))
+    chunks = [some.slice(0, rows - start) for start in range(0, rows, 1 << 14)]
+    return pa.chunked_array(chunks, pa.string())
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ STAGE_TABLES: dict[str, tuple[str, ...]] = {
     "run": ("runs",),
 }
 _STAGE_OF = {table: stage for stage, tables in STAGE_TABLES.items() for table in tables}
+_ROW_GROUP = 1 << 17
+"""Rows, about as many as DuckDB gives a thread; a group is held in memory until it is written."""
 sql_file = views.sql_file
 _LOOK_EVERY_S = 0.2
 _REWRITTEN_WITHIN_S = 60.0
@@ -217,7 +219,7 @@ class Store:
                 table = tables[name].cast(TABLES[name])
                 temporary = self.temporary(".parquet")
                 staged.append((temporary, self.table_file(name, night, key)))
-                pq.write_table(table, temporary, **how_to_write(name))
+                pq.write_table(table, temporary, row_group_size=_ROW_GROUP, **how_to_write(name))
                 sha256[name] = sha256_of(temporary)
             if hide:
                 delete(marker)

@@ -44,7 +44,7 @@ HIDDEN_SHARE = 0.5
 """A kept box that covers this share of the place of a vanished object may hide it."""
 _COMMON_SHIFT_BOXES = 3
 """From so many boxes on, what they shift in common is taken for the camera's shaking, not theirs."""
-_LINKED_AT_ONCE = 1 << 12
+_LINKED_AT_ONCE = 1 << 11
 """Boxes, about: a long recording's pairs of boxes are more than memory may hold."""
 
 
