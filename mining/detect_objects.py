@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from detectors.types import Detector, Pending, Predictions
 
 _LOOK_EVERY_S = 0.5
+_GIVE_MEMORY_BACK_EVERY_S = 10.0
 DETECT_VERSION = 5
 """Raise when the rows of this stage change for the same input."""
 
@@ -75,7 +76,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
 
 
 def _give_memory_back() -> None:
-    """Have glibc let go of what the detectors' threads have freed: it keeps that for them, and they are done."""
+    """Have glibc let go of what is free between what is not: over hours it keeps more and more, for each thread its own."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -119,6 +120,7 @@ class _Writer:
         self.store, self.config, self.committee, self.members = store, config, committee, members
         self.report, self.shown, self.clock = report, shown, clock
         self.rows: dict[str, Rows] = {}
+        self.gave_memory_back = time.monotonic()
 
     def take(self, item: tuple[FrameBatch, list[Predictions | str]]) -> None:
         """Take in a batch."""
@@ -164,6 +166,9 @@ class _Writer:
             repeats=rows.repeats,
         )  # fmt: skip
         report.problems += [f"{shard.source.path}: {reason}" for reason in rows.problems()]
+        if time.monotonic() - self.gave_memory_back > _GIVE_MEMORY_BACK_EVERY_S:
+            _give_memory_back()
+            self.gave_memory_back = time.monotonic()
 
 
 def plan(store: Store, config: Config, committee: Committee, recording_ids: Sequence[str]) -> list[Shard]:

@@ -50,7 +50,9 @@ class Night:
         )
 
     def add(self, name: str, start_s: float = 0.0, drive: str = "d", **how: Any) -> Path:
-        path = encode(self.drives / f"{name}.mp4", **{"ticks": range(50), "metadata": {"title": name}, **how})
+        # All but lossless: the clip is a second generation, whose numbers are to be read.
+        how = {"ticks": range(50), "metadata": {"title": name}, "options": {"crf": "4"}, **how}
+        path = encode(self.drives / f"{name}.mp4", **how)
         self.sidecar(name, start_s, drive)
         return path
 
