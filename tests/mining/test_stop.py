@@ -123,8 +123,8 @@ class Connection:
 stop.listen()
 connection = Connection()
 stop.interruptible(connection, lambda: None)
-stop._ear[1].send(bytes([signal.SIGTERM]))  # the first: its handler is yet to run
 try:
+    stop._ear[1].send(bytes([signal.SIGTERM]))  # the first: its handler is yet to run
     time.sleep(5)
 except Terminated:
     pass
