@@ -28,15 +28,15 @@ def road_frames(shared_data: Path) -> list[Frame]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, road_frames: list[Frame]) -> Callable[[str], Path]:
+def built(tmp_path_factory: pytest.TempPathFactory, road_frames: list[Frame]) -> Callable[..., Path]:
     """``built("yolo26n.yaml")``: a checkpoint of this architecture with random weights, made once."""
     folder = tmp_path_factory.mktemp("built")
 
-    def build(architecture: str) -> Path:
-        path = folder / f"{Path(architecture).stem}.pt"
+    def build(architecture: str, classes: int = 6) -> Path:
+        path = folder / f"{Path(architecture).stem}-{classes}.pt"
         if not path.exists():
             images = road_frames[: 1 if architecture == "rtdetr-l.yaml" else 2]  # a large model
-            save_checkpoint(lively_model(architecture, 6, images), path)
+            save_checkpoint(lively_model(architecture, classes, images), path)
         return path
 
     return build

@@ -20,7 +20,7 @@ import detectors
 from detectors import side_by_side
 from detectors.preprocess import Batch
 from tests.contracts.detector_contract import assert_equal
-from tests.detectors.helpers import Frame, lively_model, resized, save_checkpoint
+from tests.detectors.helpers import Frame, resized
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,11 @@ def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str,
 @pytest.mark.parametrize("size_px", [(96, 128), (128, 160), (64, 224), (224, 224)])
 @pytest.mark.parametrize("classes", [3, 10])
 def test_the_frame_beside_it_changes_no_bit(
-    built_of: Callable[[int], Path], frames: list[Frame], classes: int, size_px: tuple[int, int]
+    built: Callable[..., Path], frames: list[Frame], classes: int, size_px: tuple[int, int]
 ) -> None:
     """Of all that the network says, not only of what is kept; 224 px: an odd number of cells."""
     detector: Any = detectors.load(
-        built_of(classes), precision="bf16", device="cpu", image_size_px=max(size_px)
+        built("yolov8n.yaml", classes), precision="bf16", device="cpu", image_size_px=max(size_px)
     )
     images = detector._prepare(Batch([resized(f, *size_px) for f in frames])).normalised(torch.bfloat16)
     size = side_by_side._frames_a_piece(images)
@@ -70,19 +70,6 @@ def test_the_frame_beside_it_changes_no_bit(
     for what in ("scores", "boxes", "features", "edges"):
         ahead, back = (torch.cat([getattr(raw, what) for raw in run]) for run in (once, again))
         assert torch.equal(ahead, back.flip(0)), what
-
-
-@pytest.fixture(scope="module")
-def built_of(tmp_path_factory: pytest.TempPathFactory, road_frames: list[Frame]) -> Callable[[int], Path]:
-    folder = tmp_path_factory.mktemp("classes")
-
-    def build(classes: int) -> Path:
-        path = folder / f"{classes}.pt"
-        if not path.exists():
-            save_checkpoint(lively_model("yolov8n.yaml", classes, road_frames[:2]), path)
-        return path
-
-    return build
 
 
 def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[Frame]) -> None:
