@@ -15,12 +15,38 @@ from detectors.preprocess import Prepared
 from detectors.suppress import select
 from detectors.types import DetectorSpec, FloatArray, Predictions
 
+_VALUES_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeBoxes:
+    """Boxes as distances of their edges from a cell's centre, worked out where somebody asks: few positions hold an object.
+
+    A distance is the mean of a distribution over the bins (Li et al., Generalized Focal Loss, 2020), or the one number there is.
+    """
+
+    edges: torch.Tensor
+    """[b, n, 4, r] logits over distances 0..r-1; the distance itself where r is 1."""
+    centre: torch.Tensor
+    """[n, 2] of each cell, in cells."""
+    cell_px: torch.Tensor
+    """[n] input pixels of a cell."""
+
+    def __getitem__(self, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """[k] frames and positions -> [k, 4] x1, y1, x2, y2 in input pixels, float32."""
+        _, position = at
+        edges, centre = self.edges[at].float(), self.centre[position]
+        bins = torch.arange(edges.shape[2], dtype=edges.dtype, device=edges.device)
+        distance = edges[:, :, 0] if len(bins) == 1 else (edges.softmax(2) * bins).sum(2)
+        boxes = torch.cat((centre - distance[:, :2], centre + distance[:, 2:]), 1)
+        return boxes * self.cell_px[position][:, None]
+
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
     """What a network says about a batch of ``b`` frames at ``n`` positions, before anything is dropped."""
 
-    boxes: torch.Tensor
+    boxes: torch.Tensor | EdgeBoxes
     """[b, n, 4] x1, y1, x2, y2 in pixels of the network's input."""
     scores: torch.Tensor
     """[b, n, m] in 0..1, one column a class of the model's own list."""
@@ -43,8 +69,10 @@ def look(
     """Run the network, and assemble what it says; both are timed."""
     began = time.perf_counter()
     raw = run()
-    if raw.boxes.is_cuda:
-        torch.cuda.synchronize(raw.boxes.device)  # its first question would wait too, and count as `assemble`
+    if raw.scores.is_cuda:
+        torch.cuda.synchronize(
+            raw.scores.device
+        )  # its first question would wait too, and count as `assemble`
     ran = time.perf_counter()
     found = assemble(raw, prepared, columns, spec)
     return replace(found, forward_s=ran - began, assemble_s=time.perf_counter() - ran)
@@ -62,7 +90,8 @@ def assemble(
     # Scores are probabilities; a graph exported without its sigmoid gives others, which no signal could use. A NaN is no
     # extreme that lies within bounds either, and neither it nor infinity leaves a mean finite.
     finite = (raw.scores.amin((1, 2)) >= 0) & (raw.scores.amax((1, 2)) <= 1)
-    finite &= raw.boxes.isfinite().flatten(1).all(1) & embeddings.isfinite().all(1)
+    finite &= _finite(raw.boxes.edges if isinstance(raw.boxes, EdgeBoxes) else raw.boxes)
+    finite &= embeddings.isfinite().all(1)
     scores = fleet_scores(raw.scores, columns)
     if not finite.all():
         scores = scores.where(finite[:, None, None], 0.0)
@@ -124,13 +153,20 @@ def dense_entropy(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[b, n, s] scores -> binary entropy (nats) of each class: maximum and mean over the n positions, both [b, s]."""
     tiny = torch.finfo(scores.dtype).tiny  # log(0) times 0 would be NaN
     largest, mean = [], []
-    # A frame at a time: the temporaries of a whole batch of large frames would not fit beside the model, nor into a cache.
-    for p in scores:
+    # A few classes of a frame at a time: the temporaries of all would not fit beside the model, nor into a cache.
+    b, n, s = scores.shape
+    for p in scores.transpose(1, 2).reshape(b * s, n).split(max(1, _VALUES_AT_ONCE // n)):
         q = 1 - p
         negative = p.clamp(min=tiny).log_().mul_(p).add_(q.clamp(min=tiny).log_().mul_(q))
-        largest.append(negative.amin(0).abs())
-        mean.append(negative.mean(0).abs())
-    return torch.stack(largest), torch.stack(mean)
+        largest.append(negative.amin(1).abs())
+        mean.append(negative.mean(1).abs())
+    return torch.cat(largest).view(b, s), torch.cat(mean).view(b, s)
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """[b, ...] -> [b] whether all are finite: NaN is carried on by both extremes."""
+    rest = tuple(range(1, values.ndim))
+    return values.amin(rest).isfinite() & values.amax(rest).isfinite()
 
 
 def _spread(values: torch.Tensor, seen: NDArray[np.bool_]) -> FloatArray:

@@ -18,7 +18,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     taken at its word; where it is slow, a line in the log says so.
     """
     if precision != "auto":
-        if device.type == "cpu" and precision != "fp32" and not _cpu_has(precision):
+        if device.type == "cpu" and precision != "fp32" and not cpu_has(precision):
             LOG.warning(
                 '%s is slow on this CPU, which only emulates it; precision = "auto" is faster', precision
             )
@@ -30,10 +30,10 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return (
             torch.float16 if capability >= (7, 0) else torch.float32
         )  # Volta, Turing: tensor cores for halves
-    return torch.bfloat16 if _cpu_has("bf16") else torch.float32
+    return torch.bfloat16 if cpu_has("bf16") else torch.float32
 
 
-def _cpu_has(precision: str) -> bool:
+def cpu_has(precision: str) -> bool:
     """Whether this CPU multiplies ``bf16`` or ``fp16`` itself. AVX-512 alone emulates bf16, at no gain over float32."""
     if precision == "fp16":
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

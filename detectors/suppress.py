@@ -8,13 +8,23 @@ torchvision's ``nms`` gives the same (tests hold that), but its import takes as 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 _BLOCK = 128
 
 
+class Boxes(Protocol):
+    """Boxes [b, n, 4], of which some are asked for."""
+
+    def __getitem__(self, at: tuple[torch.Tensor, torch.Tensor], /) -> torch.Tensor:
+        """[k] frames and positions -> [k, 4] x1, y1, x2, y2."""
+        ...
+
+
 def select(
-    boxes: torch.Tensor,
+    boxes: Boxes,
     scores: torch.Tensor,
     floor: float,
     suppress_iou: float | None,
@@ -37,7 +47,7 @@ def select(
     """
     confidence = scores.amax(2)
     frame, position = (confidence >= floor).nonzero(as_tuple=True)
-    counts = torch.bincount(frame, minlength=boxes.shape[0]).tolist()
+    counts = torch.bincount(frame, minlength=len(scores)).tolist()
     kept = []
     # One frame at a time: suppressing the whole batch at once needs memory that grows with the square of its boxes.
     for f, p in zip(frame.split(counts), position.split(counts), strict=True):
@@ -52,7 +62,7 @@ def select(
 
 
 def _survivors(
-    boxes: torch.Tensor,
+    boxes: Boxes,
     scores: torch.Tensor,
     frame: torch.Tensor,
     position: torch.Tensor,

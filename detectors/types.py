@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 
@@ -185,21 +185,6 @@ class Predictions:
             },
             forward_s=sum(part.forward_s for part in parts),
             assemble_s=sum(part.assemble_s for part in parts),
-        )
-
-    def first(self, frames: int) -> Predictions:
-        """Keep what was seen in so many frames of the batch."""
-        boxes = int(np.searchsorted(self.frame_index, frames))
-        return replace(
-            self,
-            frame_index=self.frame_index[:boxes],
-            boxes_px=self.boxes_px[:boxes],
-            class_scores=self.class_scores[:boxes],
-            box_std_px=None if self.box_std_px is None else self.box_std_px[:boxes],
-            embeddings=self.embeddings[:frames],
-            dense_entropy_max=self.dense_entropy_max[:frames],
-            dense_entropy_mean=self.dense_entropy_mean[:frames],
-            errors={i: reason for i, reason in self.errors.items() if i < frames},
         )
 
 

@@ -12,21 +12,24 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from detectors import side_by_side, weights
-from detectors.assemble import RawOutput, look
+from detectors.assemble import EdgeBoxes, RawOutput, look
 from detectors.checkpoint import load_model
 from detectors.classes import ClassMap
 from detectors.heads.layout import grid
 from detectors.memory import Pieces
-from detectors.precision import choose_dtype
+from detectors.precision import choose_dtype, cpu_has
 from detectors.preprocess import Batch, Prepared, choose_device
 from detectors.types import DetectorError, DetectorSpec, FrameBatch, Pending, Predictions, Unbegun
+
+if TYPE_CHECKING:
+    from detectors.compiled import Compiled
 
 # Below "mining", whose log the command line sets up.
 LOG = logging.getLogger("mining.detectors")
@@ -66,21 +69,26 @@ class UltralyticsDetector:
         self.digest = weights.spec_digest(spec, file.sha256, class_map.digest())
         self._of_thread = threading.local()
         self._traced: torch.jit.ScriptModule | None = None
+        self._compiled: Compiled | None = None
         self._pieces: Pieces | None = Pieces(self.name)
-        self._cells: dict[tuple[tuple[int, int], ...], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._cells: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        to_compile = self.device.type == "cpu" and self.dtype == torch.bfloat16 and cpu_has("bf16")
+        dtype = torch.float32 if to_compile else self.dtype
         try:
-            self.model = _tuned(model).to(self.device, self.dtype, memory_format=torch.channels_last)
+            self.model = _tuned(model).to(self.device, dtype, memory_format=torch.channels_last)
             # RT-DETR does not return its feature maps. The last of the maps that enter the decoder is the deepest one
             # of the hybrid encoder: stride 32, after attention and fusion.
             self.model.model[-1].register_forward_pre_hook(self._keep_features)
             side_px = 2 * self.stride_px
-            self._run(torch.zeros(1, 3, side_px, side_px, dtype=self.dtype, device=self.device))
+            self._run(torch.zeros(1, 3, side_px, side_px, dtype=dtype, device=self.device))
             if self.device.type == "cpu" and self.is_rtdetr:
                 # Its decoder keeps what depends on the size of its input: not for several threads, but frame by frame.
                 self._pieces.size = 1
             elif self.device.type == "cpu":
                 self._pieces = None
-                self._traced = self._trace()
+                self._traced = self._trace(dtype)
+                if to_compile:
+                    self._compile()
         except Exception as error:  # layers with missing or crafted state can fail in any way
             raise DetectorError(
                 f"{file.path} does not run with the installed Ultralytics ({' '.join(str(error).split())[:160]})"
@@ -95,7 +103,10 @@ class UltralyticsDetector:
         if self._pieces is not None:
             return Unbegun(partial(self._predict, frames, self._pieces))
         prepared = self._prepare(Batch.of(frames))
-        return side_by_side.begin(prepared.normalised(self.dtype), partial(self._look, prepared))
+        look = partial(self._look, prepared)
+        if self._compiled is None:
+            return side_by_side.begin(prepared.normalised(self.dtype), look)
+        return side_by_side.begin(prepared.images, look, waiting=self._compiled.streams)
 
     @torch.inference_mode()
     def _predict(self, frames: FrameBatch, pieces: Pieces) -> Predictions:
@@ -114,13 +125,12 @@ class UltralyticsDetector:
 
     @torch.inference_mode()
     def _run(self, images: torch.Tensor) -> RawOutput:
-        """Run the network on images [b, 3, height, width], RGB in 0..1, in the network's number format."""
+        """Run the network on images [b, 3, height, width], RGB: in 0..1 and its number format, or uint8 for a compiled one."""
         if self.is_rtdetr:
             output, maps = self._called(images)
             return _rtdetr_output(output[1], maps[-1], images)
-        network = self._tensors if self._traced is None else self._traced
-        edges, logits, *maps = network(images)
-        return self._yolo_output(edges, logits, maps)
+        edges, logits, deepest = (self._compiled or self._traced or self._tensors)(images)
+        return self._yolo_output(edges, logits, deepest, (images.shape[2], images.shape[3]))
 
     def _called(self, images: torch.Tensor) -> tuple[Any, list[torch.Tensor]]:
         """Call the model; returns its output, and the maps that entered its head."""
@@ -131,73 +141,86 @@ class UltralyticsDetector:
             self._of_thread.features = None
 
     def _tensors(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Call a YOLO: edge distributions, class logits, and the maps that entered its head."""
+        """Call a YOLO: edge distributions, class logits, and the deepest map that entered its head."""
         output, maps = self._called(images)
-        return output["boxes"], output["scores"], *maps
+        return output["boxes"], output["scores"], maps[-1]
 
-    def _trace(self) -> torch.jit.ScriptModule | None:
+    def _compile(self) -> None:
+        """Have OpenVINO run a YOLO in bfloat16, or torch where that fails."""
+        from detectors.compiled import Compiled
+
+        try:
+            if self._traced is None:
+                raise ValueError("there is no trace of it")
+            self._compiled = Compiled(
+                self.name, self._traced, *side_by_side.shared_out(torch.get_num_threads())
+            )
+        except Exception as error:
+            LOG.warning(
+                "%s: OpenVINO cannot run it, torch does: %s", self.name, " ".join(str(error).split())[:160]
+            )
+            self.model = self.model.to(self.dtype)
+            self._traced = self._trace(self.dtype)
+
+    def _trace(self, dtype: torch.dtype) -> torch.jit.ScriptModule | None:
         """Record the operations of a YOLO, which then run without Python between them: same bits, and no lock that the
-        threads of ``side_by_side`` share. None where that fails, or gives other bits for more images of another size.
+        threads of ``side_by_side`` share. None where that fails, or gives other bits for an image of another size.
         """
         side_px = 2 * self.stride_px
-        probe = torch.linspace(0, 1, 2 * 3 * side_px * (side_px + self.stride_px), dtype=self.dtype)
-        probe = probe.view(2, 3, side_px, -1)
+        probe = torch.linspace(0, 1, 3 * side_px * (side_px + self.stride_px), dtype=dtype)
+        probe = probe.view(1, 3, side_px, -1)
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 # Deprecated, but nothing else in torch does this without a compiler at hand.
                 warnings.simplefilter("ignore")
                 module = _AsModule(self.model, self._tensors).eval()
-                traced = torch.jit.trace(
-                    module, torch.zeros_like(probe[:1, ..., :side_px]), check_trace=False
-                )
+                traced = torch.jit.trace(module, torch.zeros_like(probe[..., :side_px]), check_trace=False)
                 frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
-                for images in 3 * (probe, probe[:1]):  # what it gives once it has optimised itself
-                    pairs = zip(frozen(images), self._tensors(images), strict=True)
-                    if not all(torch.equal(found, wanted) for found, wanted in pairs):
+                wanted = self._tensors(probe)
+                for _ in range(3):  # what it gives once it has optimised itself
+                    if not all(map(torch.equal, frozen(probe), wanted)):
                         raise ValueError("the trace gives other bits")
         except Exception as error:
             LOG.info("%s runs untraced: %s", self.name, " ".join(str(error).split())[:160])
             return None
         return frozen
 
-    def _yolo_output(self, edges: torch.Tensor, logits: torch.Tensor, maps: list[torch.Tensor]) -> RawOutput:
+    def _yolo_output(
+        self, edges: torch.Tensor, logits: torch.Tensor, deepest: torch.Tensor, size_px: tuple[int, int]
+    ) -> RawOutput:
         """Read a ``Detect`` head: class logits and edge distributions of every position.
 
         Everything from here on is float32: bfloat16 has 8 significant bits, which would put the edge of a box at x = 600 on
         a grid of 4 pixels, and make scores near 0 and 1 alike.
         """
         head = self.model.model[-1]
-        logits, edges = logits.float(), edges.float()
         b, _, n = logits.shape
-        edges = edges.view(b, 4, head.reg_max, n)  # positions last, as they lie in memory
-        bins = torch.arange(head.reg_max, dtype=edges.dtype, device=edges.device)
-        # YOLO26 has one bin: the distance itself. The others take the mean of a distribution over the bins.
-        distance = (edges[:, :, 0] if head.reg_max == 1 else bins @ edges.softmax(2)).transpose(1, 2)
-        centre, stride_px = self._grid(maps)
-        boxes = torch.cat((centre - distance[..., :2], centre + distance[..., 2:]), 2) * stride_px[:, None]
-        # Each frame by itself: what is left over of a tensor's last vector goes through another `exp`.
-        for frame in logits:
-            frame.sigmoid_()
+        edges = edges.view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
+        centre, stride_px = self._grid(*size_px)
         return RawOutput(
-            boxes=boxes,
-            scores=logits.transpose(1, 2),
-            features=maps[-1],
-            edges=edges.permute(0, 3, 1, 2) if head.reg_max > 1 else None,
+            boxes=EdgeBoxes(edges, centre, stride_px),
+            scores=logits.float().sigmoid_().transpose(1, 2),
+            features=deepest,
+            edges=edges if head.reg_max > 1 else None,
             bin_px=stride_px,
             end_to_end=bool(head.end2end),
         )
 
-    def _grid(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centres [n, 2] of the cells of all maps, in cells, and what one cell of each is in input pixels, [n]; float32."""
-        shapes = tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
-        if shapes not in self._cells:
-            strides = [float(stride) for stride in self.model.model[-1].stride]
+    def _grid(self, height_px: int, width_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Centres [n, 2] of the cells of all maps, in cells, and what one cell of each is in input pixels, [n]; float32.
+
+        Both sides of the input are multiples of the largest stride.
+        """
+        size_px = (height_px, width_px)
+        if size_px not in self._cells:
+            strides = [int(stride) for stride in self.model.model[-1].stride]
+            shapes = [(height_px // stride, width_px // stride) for stride in strides]
             centre = torch.cat([torch.stack(grid(*shape), 1) + 0.5 for shape in shapes])
             stride_px = torch.cat(
-                [torch.full((h * w,), s) for (h, w), s in zip(shapes, strides, strict=True)]
+                [torch.full((h * w,), float(s)) for (h, w), s in zip(shapes, strides, strict=True)]
             )
-            self._cells[shapes] = centre.to(self.device), stride_px.to(self.device)
-        return self._cells[shapes]
+            self._cells[size_px] = centre.to(self.device), stride_px.to(self.device)
+        return self._cells[size_px]
 
     def _keep_features(self, _head: nn.Module, inputs: tuple[list[torch.Tensor], ...]) -> None:
         """Remember the feature maps that enter the head, the deepest last."""

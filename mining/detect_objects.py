@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.5
 _GIVE_MEMORY_BACK_EVERY_S = 10.0
-DETECT_VERSION = 5
+DETECT_VERSION = 6
 """Raise when the rows of this stage change for the same input."""
 
 

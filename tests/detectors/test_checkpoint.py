@@ -246,7 +246,8 @@ def test_names_and_sizes(tmp_path: Path, small_model: nn.Module) -> None:
 def test_a_frame_that_breaks_the_model_is_a_failure_of_that_frame(
     tmp_path: Path, small_model: nn.Module
 ) -> None:
-    detector: Any = detectors.load(save_checkpoint(small_model, tmp_path / "model.pt"), floor=0.01)
+    path = save_checkpoint(small_model, tmp_path / "model.pt")
+    detector: Any = detectors.load(path, floor=0.01, precision="fp32")
     frames = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
     frames[0][20:40, 20:40] = 255
     frames[2][20:40, 10:50] = 0

@@ -142,29 +142,37 @@ def test_hardness_and_average_precision_stay_on_a_gpu(shared_data: Path, precisi
     assert all(abs(figures[f"AP {member} change"]) <= 0.5 for member in MEMBERS)
 
 
+@pytest.mark.parametrize("weights", ["yolov8n_weather.pt", "yolo11n_weather.pt"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_every_cpu_runs_it(shared_data: Path, road_frames: list[Frame], precision: str) -> None:
-    path = shared_data / "weights" / "yolo11n_weather.pt"
+def test_every_cpu_runs_it(shared_data: Path, road_frames: list[Frame], precision: str, weights: str) -> None:
+    """Boxes are decoded in float32: were they in bf16, an edge at x = 600 could only move in steps of four pixels.
+
+    In bf16 torch and OpenVINO round differently: in the mean boxes overlap fp32's by 0.992 and 0.990 (yolo11n, torch and OpenVINO),
+    0.990 and 0.994 (yolov8n), the worst by 0.954 and 0.913, 0.961 and 0.971. Decoded in bf16: 0.968 to 0.970, the worst 0.83.
+    """
     # Nothing is suppressed: of two boxes of one object, the last bit decides which stays.
     plain, detector = (
-        detectors.load(path, precision=p, device="cpu", suppress_iou=1.0, max_boxes=1000)
+        detectors.load(
+            shared_data / "weights" / weights, precision=p, device="cpu", suppress_iou=1.0, max_boxes=1000
+        )
         for p in ("fp32", precision)
     )
-    parameters = {p.dtype for p in detector.model.parameters()}  # type: ignore[attr-defined]
-    assert parameters == {{"bf16": torch.bfloat16, "fp16": torch.float16}[precision]}
-    compared = 0
-    for frame in road_frames[4:7]:
+    assert detector.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]  # type: ignore[attr-defined]
+    overlaps, changes = [], []
+    for frame in road_frames:
         found, wanted = (member.predict(Batch([frame])) for member in (detector, plain))
         assert not found.errors
         assert not np.array_equal(found.embeddings, wanted.embeddings)  # it did run in another format
         sure = wanted.class_scores.max(1, initial=0) > 0.1
         overlap = box_iou(wanted.boxes_px[sure], found.boxes_px)
-        # Boxes are decoded in float32: in bf16 an edge at x = 600 could only move in steps of four pixels.
-        assert overlap.max(1, initial=0).min(initial=1) > 0.95
-        change = found.class_scores[overlap.argmax(1)] - wanted.class_scores[sure]
-        assert np.abs(change).max(initial=0) < 0.03
-        compared += sure.sum()
-    assert compared > 5
+        if overlap.size:
+            overlaps += overlap.max(1).tolist()
+            change = found.class_scores[overlap.argmax(1)] - wanted.class_scores[sure]
+            changes += np.abs(change).max(1).tolist()
+    assert len(overlaps) > 30
+    assert np.mean(overlaps) > 0.985
+    assert min(overlaps) > 0.9
+    assert np.quantile(changes, 0.99) < 0.02
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""On a CPU a batch goes through in pieces, each by one thread, and nobody can tell from the predictions."""
+"""On a CPU a batch goes through frame by frame, each by one thread, and nobody can tell from the predictions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 import torch
 
 import detectors
-from detectors import side_by_side
 from detectors.preprocess import Batch
 from tests.contracts.detector_contract import assert_equal
 from tests.detectors.helpers import Frame, resized
@@ -28,12 +26,10 @@ def frames(road_frames: list[Frame]) -> list[Frame]:
     return [resized(frame, 90, 160) for frame in (*road_frames, *road_frames)][:7]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("weights", ["yolov8n_weather.pt", "yolo11n_weather.pt"])
-def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str, precision: Any) -> None:
-    detector: Any = detectors.load(shared_data / "weights" / weights, precision=precision, device="cpu")
+def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str) -> None:
+    detector: Any = detectors.load(shared_data / "weights" / weights, precision="fp32", device="cpu")
     threads = torch.get_num_threads()
-    a_piece = 2 if precision == "bf16" and threads <= 8 else 1
     assert detector._traced is not None
     traced = detector.predict(Batch(frames))
     seen: list[tuple[int, str, int]] = []
@@ -44,32 +40,13 @@ def test_as_frame_by_frame(shared_data: Path, frames: list[Frame], weights: str,
     detector._traced = None
     detector.model.register_forward_pre_hook(note)
     found = detector.predict(Batch(frames))
-    assert [images for images, _, _ in seen] == [a_piece] * math.ceil(len(frames) / a_piece)
+    assert [images for images, _, _ in seen] == [1] * len(frames)
     assert {name.partition("_")[0] for _, name, _ in seen} == {"look"}
     assert {of_one for _, _, of_one in seen} == {1}
     assert torch.get_num_threads() == threads
     assert len(found.frame_index) > 5
     assert_equal(found, traced)
     assert_equal(found, type(found).joined([detector.predict(Batch([frame])) for frame in frames]))
-
-
-@pytest.mark.parametrize("size_px", [(96, 128), (128, 160), (64, 224), (224, 224)])
-@pytest.mark.parametrize("classes", [3, 10])
-def test_the_frame_beside_it_changes_no_bit(
-    built: Callable[..., Path], frames: list[Frame], classes: int, size_px: tuple[int, int]
-) -> None:
-    """Of all that the network says, not only of what is kept; 224 px: an odd number of cells."""
-    detector: Any = detectors.load(
-        built("yolov8n.yaml", classes), precision="bf16", device="cpu", image_size_px=max(size_px)
-    )
-    images = detector._prepare(Batch([resized(f, *size_px) for f in frames])).normalised(torch.bfloat16)
-    size = side_by_side._frames_a_piece(images)
-    assert size == (1 if size_px == (224, 224) else 2)
-    once = [detector._run(piece) for piece in images[:6].split(size)]
-    again = [detector._run(piece) for piece in images[:6].flip(0).split(size)]
-    for what in ("scores", "boxes", "features", "edges"):
-        ahead, back = (torch.cat([getattr(raw, what) for raw in run]) for run in (once, again))
-        assert torch.equal(ahead, back.flip(0)), what
 
 
 def test_what_goes_wrong_in_a_thread_is_raised(shared_data: Path, frames: list[Frame]) -> None:
