@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from mining.signals.frame import BOX_MEASURES, Signals, frame_signals, needs_com
 from mining.signals.quality import HISTOGRAM_BINS, compare_with_previous
 from mining.signals.sun import NIGHT_ELEVATION_DEG, NIGHT_LUMA, sun_elevation_deg
 from mining.store import Store, digest
-from mining.threads import in_order
+from mining.threads import at_once
 from mining.tracks import BoxesInTime, follow
 from mining.types import MiningError, StageReport, UsageError
 
@@ -131,20 +132,18 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
             )
     reference_id = reference.reference_id
 
-    def commit(item: tuple[Unit, pa.Table, pa.Table]) -> None:
-        unit, tracks, scores = item
+    def commit(unit: Unit, tracks: pa.Table, scores: pa.Table) -> None:
         store.commit(
             "score", unit.night, unit.key, {"tracks": tracks, "scores": scores}, digest=content(unit),
             recording_id=unit.recording_id, committee_id=committee.committee_id, reference_id=reference_id,
         )  # fmt: skip
-        shown.advance()
 
-    # Half of a short recording's time is the wait for the disk: the next one is scored in the meantime.
-    with progress("score", len(due), "recordings") as shown, in_order(commit, depth=2) as hand_over:
+    # Half of a short recording's time is the wait for the disk: the next ones are scored in the meantime.
+    with progress("score", len(due), "recordings") as shown, at_once(workers=2, depth=2) as later:
         for unit in due:
             one = scored.pop(unit.key, None) or score_unit(store, committee, unit, config.score, learned)
             scores = _score_rows(one, reference, config.score.hardness, committee.committee_id)
-            hand_over((unit, one.tracks, scores))
+            later(partial(commit, unit, one.tracks, scores), shown.advance)
             report.done += 1
             report.add(frames=scores.num_rows, tracks=one.track_count)
     return report

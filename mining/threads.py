@@ -6,6 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -128,3 +129,33 @@ def in_order(take: Callable[[_Item], None], depth: int) -> Iterator[Callable[[_I
             raise
     if failed:
         raise failed[0]
+
+
+@contextmanager
+def at_once(
+    workers: int, depth: int
+) -> Iterator[Callable[[Callable[[], object] | None, Callable[[], None]], None]]:
+    """Have pieces of work done by several threads, and what follows each of them here, in their order.
+
+    The block gets the function that takes a piece of work (None: there is nothing to wait for) and what follows it; it waits
+    while ``depth`` of them are not done. What work raises is raised by it, or at the end of the block; then no more is begun.
+    """
+    waiting: deque[tuple[Future[object] | None, Callable[[], None]]] = deque()
+    pool = ThreadPoolExecutor(workers, "write")
+
+    def settle(most: int) -> None:
+        while len(waiting) > most:
+            work, then = waiting.popleft()
+            if work is not None:
+                work.result()
+            then()
+
+    def later(work: Callable[[], object] | None, then: Callable[[], None]) -> None:
+        settle(depth - 1)
+        waiting.append((None if work is None else pool.submit(work), then))
+
+    try:
+        yield later
+        settle(0)
+    finally:
+        pool.shutdown(cancel_futures=True)

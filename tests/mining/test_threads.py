@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from mining.threads import in_order, run_ahead
+from mining.threads import at_once, in_order, run_ahead
 
 
 def test_jobs_run_side_by_side_and_items_come_in_order() -> None:
@@ -124,3 +125,51 @@ def test_told_to_stop_while_it_waits_for_the_writer_no_more_is_taken(monkeypatch
         block()
     assert taken == [0]
     assert not [thread for thread in threading.enumerate() if thread.name == "write"]
+
+
+def test_work_goes_on_side_by_side_and_what_follows_comes_in_order() -> None:
+    together, told, told_by = threading.Barrier(3), list[int](), set[str]()
+
+    def tell(number: int) -> None:
+        told.append(number)
+        told_by.add(threading.current_thread().name)
+
+    with at_once(workers=3, depth=4) as later:
+        for number in range(9):
+            later(partial(together.wait, 20), partial(tell, number))
+        later(None, partial(tell, 9))
+        assert told == list(range(len(told)))
+        assert len(told) >= 6  # at most four were not done
+    assert told == list(range(10))
+    assert told_by == {threading.current_thread().name}
+
+
+def test_after_work_that_fails_none_is_begun_and_nothing_is_told() -> None:
+    begun, told = list[int](), list[int]()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 2:
+            raise ValueError("the disk is full")
+
+    with pytest.raises(ValueError, match="the disk is full"), at_once(workers=1, depth=2) as later:
+        for number in range(100):
+            later(partial(work, number), partial(told.append, number))
+    assert told == [0, 1]
+    assert begun in ([0, 1, 2], [0, 1, 2, 3])
+
+
+def test_work_under_way_ends_before_the_block_does() -> None:
+    begun, done = threading.Event(), list[int]()
+
+    def work(number: int) -> None:
+        begun.set()
+        time.sleep(0.2)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt), at_once(workers=1, depth=8) as later:
+        for number in range(3):
+            later(partial(work, number), lambda: None)
+        begun.wait(20)
+        raise KeyboardInterrupt
+    assert done == [0]
