@@ -152,7 +152,7 @@ def test_after_work_that_fails_none_is_begun_and_nothing_is_told() -> None:
         if number == 2:
             raise ValueError("the disk is full")
 
-    with pytest.raises(ValueError, match="the disk is full"), at_once(workers=1, depth=2) as later:
+    with pytest.raises(ValueError, match="the disk is full"), at_once(workers=1, depth=2) as later:  # noqa: PT012
         for number in range(100):
             later(partial(work, number), partial(told.append, number))
     assert told == [0, 1]
@@ -167,7 +167,7 @@ def test_work_under_way_ends_before_the_block_does() -> None:
         time.sleep(0.2)
         done.append(number)
 
-    with pytest.raises(KeyboardInterrupt), at_once(workers=1, depth=8) as later:
+    with pytest.raises(KeyboardInterrupt), at_once(workers=1, depth=8) as later:  # noqa: PT012
         for number in range(3):
             later(partial(work, number), lambda: None)
         begun.wait(20)
