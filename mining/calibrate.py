@@ -17,19 +17,17 @@ import numpy as np
 from mining.committee import Committee, committee_of
 from mining.config import Config
 from mining.progress import progress
+from mining.score_ahead import scored
 from mining.score_frames import (
     SIGNAL_NAMES,
-    Learned,
     Reference,
-    joined,
     lacking,
     load_reference,
     reference_of,
     reference_path,
     save_reference,
-    score_unit,
-    units_of,
 )
+from mining.score_recording import Learned, joined, units_of
 from mining.store import Store
 from mining.types import MiningError, UsageError, nights_of
 
@@ -114,9 +112,11 @@ def run(
             f"{committee.committee_id} has not run on any of these {len(chosen)} recordings; run `mining detect` first"
         )
     found, frames = [], 0
-    with progress("signals", len(units), "recordings") as shown:
-        for unit in units:
-            one = score_unit(store, committee, unit, config.score, learned)
+    with (
+        progress("signals", len(units), "recordings") as shown,
+        scored(store, committee, units, config.score, learned) as ones,
+    ):
+        for one in ones:
             found.append(one.signals)
             frames += len(one.frames)
             shown.advance()

@@ -135,18 +135,20 @@ class Rows:
 
     def _observation_table(self, ids: list[str]) -> pa.Table:
         rows = self._observations
-        columns = {
+        columns: dict[str, Any] = {
             "frame_id": ids,
             "committee_id": [self.committee.committee_id] * len(ids),
             "recording_id": [self.shard.recording_id] * len(ids),
-            "dense_entropy_max": [_nullable(row.get("dense_max")) for row in rows],
-            "dense_entropy_mean": [_nullable(row.get("dense_mean")) for row in rows],
+            "dense_entropy_max": _maps([row.get("dense_max") for row in rows]),
+            "dense_entropy_mean": _maps([row.get("dense_mean") for row in rows]),
         }
         for name in _PLAIN_COLUMNS:
             columns[name] = [row.get(name) for row in rows]
-        return pa.table(
-            [pa.array(columns[f.name], f.type, from_pandas=True) for f in OBSERVATIONS], schema=OBSERVATIONS
-        )
+        arrays = [
+            column if isinstance(column, pa.Array) else pa.array(column, f.type, from_pandas=True)
+            for f, column in ((f, columns[f.name]) for f in OBSERVATIONS)
+        ]
+        return pa.table(arrays, schema=OBSERVATIONS)
 
     def _with_repeats(self, frame: NDArray[np.int64], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Give every repeat the boxes of the frame that it repeats, in their order."""
@@ -226,9 +228,14 @@ def _lists(values: NDArray[Any], null_rows: NDArray[np.bool_] | None = None) -> 
     return pa.ListArray.from_arrays(pa.array(np.arange(n + 1) * k, pa.int32()), flat, mask=mask)
 
 
-def _nullable(
-    pairs: list[tuple[str, NDArray[np.float32]]] | None,
-) -> list[tuple[str, list[float | None]]] | None:
-    if pairs is None:
-        return None
-    return [(name, [None if np.isnan(v) else float(v) for v in values]) for name, values in pairs]
+def _maps(of_frames: list[list[tuple[str, NDArray[np.float32]]] | None]) -> pa.MapArray:
+    """[F] pairs of a detector's name and its k numbers, as maps of lists; None becomes NULL, and so does NaN."""
+    pairs = [pair for of_frame in of_frames for pair in of_frame or ()]
+    ends = np.cumsum([0, *(len(of_frame or ()) for of_frame in of_frames)])
+    missing = np.array([*(of_frame is None for of_frame in of_frames), False])
+    numbers = np.stack([numbers for _, numbers in pairs]) if pairs else np.empty((0, 1), np.float32)
+    return pa.MapArray.from_arrays(
+        pa.array(ends, pa.int32(), mask=missing),
+        pa.array([name for name, _ in pairs], pa.string()),
+        _lists(numbers),
+    )

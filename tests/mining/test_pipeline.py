@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from pycocotools.coco import COCO
 
-from mining import config, pipeline, score_frames
+from mining import config, pipeline, score_recording
 from mining.calibration import Calibration
 from mining.committee import committee_of
 from mining.pipeline import NightReport
@@ -144,7 +144,7 @@ def test_profile_tells_the_network_from_what_follows_it(night: tuple[Path, Night
 class Cut:
     """A store whose recordings come in other shards: the rows of ``count`` runs of frames each."""
 
-    def __init__(self, store: Store, unit: score_frames.Unit, count: int, *, edges: bool = True) -> None:
+    def __init__(self, store: Store, unit: score_recording.Unit, count: int, *, edges: bool = True) -> None:
         self.store, self.unit, self.edges = store, unit, edges
         ids = self._whole("observations")["frame_id"].to_pylist()
         self.frames = {str(i): set(part) for i, part in enumerate(np.array_split(ids, count))}
@@ -172,13 +172,13 @@ def test_scores_do_not_depend_on_where_shards_end(night: tuple[Path, NightReport
     conf = config.load(night[0] / "night.toml")
     store, committee = Store(conf.store_path), committee_of(conf)
     indexed = [marker["recording_id"] for marker in store.markers("index").values()]
-    units = score_frames.units_of(store, committee, indexed)
+    units = score_recording.units_of(store, committee, indexed)
     unit = max(units, key=lambda unit: len(store.read("observations", unit.night, unit.shards[0])))
 
-    def scored(count: int, **more: Any) -> score_frames.Scored:
+    def scored(count: int, **more: Any) -> score_recording.Scored:
         cut: Any = Cut(store, unit, count, **more)
-        return score_frames.score_unit(
-            cut, committee, replace(unit, shards=tuple(cut.frames)), conf.score, score_frames.Learned()
+        return score_recording.score_unit(
+            cut, committee, replace(unit, shards=tuple(cut.frames)), conf.score, score_recording.Learned()
         )
 
     whole, many = scored(1), scored(5)

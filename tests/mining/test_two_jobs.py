@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mining import config, detect_objects, index_footage, score_frames
+from mining import config, detect_objects, index_footage, score_recording
 from mining.committee import Committee
 from mining.config import Config
 from mining.store import Store
@@ -55,7 +55,7 @@ def test_a_recording_whose_index_is_written_anew_is_waited_for(
     def look() -> list[str]:
         if stage == "detect":
             return sorted({shard.recording_id for shard in detect_objects.plan(store, conf, COMMITTEE, ids)})
-        score_frames.units_of(store, COMMITTEE, ids)
+        score_recording.units_of(store, COMMITTEE, ids)
         return ids
 
     marker = next(path for path in conf.store_path.glob("done/index/*/*.json") if path.stem == ids[0])

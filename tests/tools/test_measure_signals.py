@@ -15,7 +15,7 @@ import pytest
 from mining import config, pipeline
 from mining.committee import committee_of
 from mining.schemas import SIGNALS
-from mining.score_frames import Learned
+from mining.score_recording import Learned
 from mining.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
