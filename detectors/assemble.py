@@ -15,7 +15,7 @@ from detectors.preprocess import Prepared
 from detectors.suppress import select
 from detectors.types import DetectorSpec, FloatArray, Predictions
 
-_VALUES_AT_ONCE = 1 << 16
+_VALUES_AT_ONCE = 1 << 16  # a quarter of a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,11 @@ def dense_entropy(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[b, n, s] scores -> binary entropy (nats) of each class: maximum and mean over the n positions, both [b, s]."""
     tiny = torch.finfo(scores.dtype).tiny  # log(0) times 0 would be NaN
     largest, mean = [], []
-    # A few classes of a frame at a time: the temporaries of all would not fit beside the model, nor into a cache.
+    # A frame at a time: the temporaries of a whole batch of large frames would not fit beside the model. On a CPU a few classes
+    # of it, which fit into a core's cache.
     b, n, s = scores.shape
-    for p in scores.transpose(1, 2).reshape(b * s, n).split(max(1, _VALUES_AT_ONCE // n)):
+    rows_at_once = s if scores.is_cuda else max(1, _VALUES_AT_ONCE // n)
+    for p in scores.transpose(1, 2).reshape(b * s, n).split(rows_at_once):
         q = 1 - p
         negative = p.clamp(min=tiny).log_().mul_(p).add_(q.clamp(min=tiny).log_().mul_(q))
         largest.append(negative.amin(1).abs())

@@ -147,9 +147,9 @@ class UltralyticsDetector:
 
     def _compile(self) -> None:
         """Have OpenVINO run a YOLO in bfloat16, or torch where that fails."""
-        from detectors.compiled import Compiled
-
         try:
+            from detectors.compiled import Compiled
+
             if self._traced is None:
                 raise ValueError("there is no trace of it")
             self._compiled = Compiled(
@@ -197,6 +197,10 @@ class UltralyticsDetector:
         b, _, n = logits.shape
         edges = edges.view(b, 4, head.reg_max, n).permute(0, 3, 1, 2)
         centre, stride_px = self._grid(*size_px)
+        if len(centre) != n:
+            raise ValueError(
+                f"its strides make {len(centre)} cells of {size_px[1]} x {size_px[0]} pixels, not {n}"
+            )
         return RawOutput(
             boxes=EdgeBoxes(edges, centre, stride_px),
             scores=logits.float().sigmoid_().transpose(1, 2),

@@ -11,6 +11,7 @@ from mining.config import Config
 from mining.store import Store, digest
 
 if TYPE_CHECKING:
+    from detectors.classes import ClassMap
     from detectors.types import Detector, DetectorSpec
 
 COMMITTEE_VERSION = 1
@@ -68,14 +69,27 @@ def load_members(config: Config) -> list[Detector]:
     classes = ClassMap.load(config.classes_path)
     with stop.held_back():
         detectors.import_kinds(config.resolved_detectors)
-    return [detectors.load(spec, classes) for spec in config.resolved_detectors]
+    return [_load(spec, classes) for spec in config.resolved_detectors]
+
+
+def load_member(config: Config, position: int) -> Detector:
+    """Load one detector of the config: the first is the primary."""
+    from detectors.classes import ClassMap
+
+    return _load(config.resolved_detectors[position], ClassMap.load(config.classes_path))
 
 
 def load_alone(config: Config, spec: DetectorSpec) -> Detector:
     """Load a detector that is no member; its classes are its own."""
+    return _load(config.resolved(spec), None)
+
+
+def _load(spec: DetectorSpec, classes: ClassMap | None) -> Detector:
     import detectors
 
-    return detectors.load(config.resolved(spec))
+    # A runtime in C++ calls Python back while it converts a network, and takes what is raised there for a fault of the network.
+    with stop.held_back():
+        return detectors.load(spec, classes)
 
 
 def weights_digest(config: Config, spec: DetectorSpec) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mining import buckets
+from mining.committee import load_member
 from mining.config import Config
 from mining.places import BucketPath
 
@@ -137,10 +138,6 @@ def _footage(config: Config) -> str:
 
 
 def _detector(config: Config, position: int) -> str:
-    import detectors
-    from detectors.classes import ClassMap
-
-    classes = ClassMap.load(config.classes_path)
-    detector = detectors.load(config.resolved_detectors[position], classes)
+    detector = load_member(config, position)
     seen = [name for name, can_see in zip(detector.classes, detector.seen, strict=True) if can_see]
     return f"sees {', '.join(seen)}"

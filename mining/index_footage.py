@@ -206,20 +206,28 @@ def _open(config: Config, source: Source, decoder: Decoder, known: Mapping[str, 
             if recording.recording_id == id_of_unreadable(here):
                 recording = replace(recording, recording_id=nameless)
             recording = replace(recording, uri=source.path)
-            if recording.recording_id in known and recording.started_at_source == "file_time":
-                # A copy has a new file time; the footage is no younger for it.
-                _, before = known[recording.recording_id]
-                recording = replace(
-                    recording,
-                    started_at=datetime.fromisoformat(before["started_at"]),
-                    started_at_source=before["started_at_source"],
-                )
+            if (
+                recording.status != "unreadable"
+            ):  # those that are get another id yet, where another has the same content
+                recording = _as_known(recording, known)
             indices = sampled_indices(times, config.footage.effective_sample_hz, config.footage.every)
             telemetry, trouble = _telemetry(decoder, here, recording, times, indices)
             return _Opened(recording, nameless, times, indices, telemetry, trouble, in_reach=True)
     except FootageError as error:  # of `at_hand`: it cannot be fetched, or it is gone
         recording = out_of_reach(source, defaults, str(error))
         return _Opened(recording, nameless, NO_FRAMES, np.empty(0, np.int64), {}, None, in_reach=False)
+
+
+def _as_known(recording: Recording, known: Mapping[str, _Known]) -> Recording:
+    """Give it the start that it had: a copy has a new file time, and the footage is no younger for it."""
+    if recording.recording_id not in known or recording.started_at_source != "file_time":
+        return recording
+    _, before = known[recording.recording_id]
+    return replace(
+        recording,
+        started_at=datetime.fromisoformat(before["started_at"]),
+        started_at_source=before["started_at_source"],
+    )
 
 
 def _settled(
@@ -244,6 +252,7 @@ def _settled(
         if recording.status == "unreadable" and recording.recording_id in found:
             # Broken files of equal content (all empty files, say) are each a failure of their own.
             recording = replace(recording, recording_id=digest(source.path)[:20])
+        recording = _as_known(recording, known)
         if _is_committed(store, recording, signature):
             report.unchanged += 1
         elif recording.recording_id not in found:

@@ -1,4 +1,5 @@
-"""Runs what touches bytes from outside in a process of its own: where it crashes or hangs, that process goes, not the night.
+"""Runs functions in processes of their own: what touches bytes from outside, so that where it crashes or hangs, that process goes,
+not the night; and what would have to share Python's lock.
 
 FFmpeg is C, and footage comes from vehicles: a file that makes it crash or loop must cost its own frames and nothing else.
 A ``Worker`` is one such process. It is started when it is first used, used again and again, and started anew after a crash.
@@ -255,9 +256,9 @@ class _Sender:
 
 def serve(answers: int, lifeline: int, arena: int) -> None:
     """Run what is asked for, until nobody asks any more. The body of a worker's process."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to all of a terminal's processes; the parent decides
+    # Ctrl-C goes to all of a terminal's processes, SIGTERM at times to all of a service's; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where memory runs out, the kernel takes this process, not the job
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()

@@ -6,10 +6,14 @@ Only where there is enough of it: a process takes a second of a core to start.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from queue import SimpleQueue
+
+import numpy as np
 
 from mining.committee import Committee
 from mining.config import ScoreConfig
@@ -25,7 +29,7 @@ _MOST_PROCESSES = 4
 _WORTH_IT_BOXES, _BOXES_A_RECORDING = 300_000, 1500
 """From so many boxes on, which take one core more than two seconds; beside its boxes a recording takes the time of some."""
 _TIMEOUT_S = 7 * 86400.0
-"""None: these are our own numbers, not bytes from outside."""
+"""As good as none: these are our own numbers, not bytes from outside."""
 
 
 @contextmanager
@@ -34,24 +38,26 @@ def scored(
 ) -> Iterator[Iterator[Scored]]:
     """Have recordings scored within the block, and get them in their order."""
     work = sum(unit.boxes + _BOXES_A_RECORDING for unit in units)
-    cores = len(os.sched_getaffinity(0))
-    processes = min(cores, _MOST_PROCESSES, len(units)) if work >= _WORTH_IT_BOXES else 1
-    if processes < 2:
+    processes = min(_cores(), _MOST_PROCESSES, len(units))
+    if processes < 2 or work < _WORTH_IT_BOXES:
         yield (score_unit(store, committee, unit, config, learned) for unit in units)
         return
     workers = [Worker() for _ in range(processes)]
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
+    here = threading.Lock()
 
     def elsewhere(unit: Unit) -> Iterator[Scored]:
         worker = idle.get()
         try:
             yield worker.call(_score, str(store.root), committee, unit, config, learned, timeout_s=_TIMEOUT_S)
         except Crashed as error:
-            # Where memory runs out, the system takes such a process first. Alone there may be enough.
+            # Where memory runs out, the system takes such a process first. One at a time there may be enough.
             LOG.warning("score: a process that scored %s %s; once more, here", unit.recording_id, error)
-            yield score_unit(store, committee, unit, config, learned)
+            with here:
+                one = score_unit(store, committee, unit, config, learned)
+            yield one
         finally:
             idle.put(worker)
 
@@ -68,7 +74,13 @@ def scored(
 
 
 def _score(root: str, committee: Committee, unit: Unit, config: ScoreConfig, learned: Learned) -> Scored:
-    return score_unit(_store(root), committee, unit, config, learned)
+    one = score_unit(_store(root), committee, unit, config, learned)
+    # Of a part of a larger table, as `compact` makes them, all of it would be sent.
+    return replace(one, frames=one.frames.take(np.arange(len(one.frames))))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -17,7 +17,7 @@ from mining.places import Place, reading
 from mining.progress import progress
 from mining.schemas import SCORES, SIGNALS
 from mining.score_ahead import scored
-from mining.score_recording import Learned, Scored, Unit, joined, units_of
+from mining.score_recording import Learned, Scored, Unit, joined, track_rows, units_of
 from mining.signals.frame import BOX_MEASURES, Signals, needs_committee, with_excess
 from mining.store import Store, digest
 from mining.threads import at_once
@@ -105,7 +105,7 @@ def run(store: Store, config: Config, recording_ids: Sequence[str]) -> StageRepo
         for unit in due:
             one = known.pop(unit.key) if unit.key in known else next(ones)
             scores = _score_rows(one, reference, config.score.hardness, committee.committee_id)
-            later(partial(commit, unit, one.tracks, scores), shown.advance)
+            later(partial(commit, unit, track_rows(one, unit, committee), scores), shown.advance)
             report.done += 1
             report.add(frames=scores.num_rows, tracks=one.track_count)
     return report

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mining.calibration import Calibration
 from mining.committee import Committee, member_digests
 from mining.config import Config, ScoreConfig
-from mining.schemas import TRACKS
+from mining.schemas import SCORES, TRACKS
 from mining.signals.calibration import ScoreCalibration
 from mining.signals.disagreement import CommitteeBoxes
 from mining.signals.frame import Signals, frame_signals
@@ -95,11 +95,11 @@ class Scored:
     """What can be said of a recording's frames without comparing them to those of others."""
 
     frames: pa.Table
-    """One row a frame: what was observed, repeats_previous and scene_cut."""
+    """One row a frame: what ``scores`` says of it beside signals."""
     signals: Signals
     """Name -> [F]."""
     tracks: pa.Table
-    """Rows of ``tracks``."""
+    """See ``track_rows``."""
     track_count: int
     looked: NDArray[np.bool_]
     """[F] the first member, whose errors are looked for, has seen the frame; without that there is no hardness."""
@@ -140,21 +140,27 @@ def score_unit(
         .append_column("is_night", night)
     )
     in_track = np.flatnonzero(followed.track_id >= 0)
-    columns = {
+    tracks = {
         "frame_id": frames["frame_id"].combine_chunks().take(pa.array(boxes.frame[in_track])),
-        "committee_id": _constant(committee.committee_id, len(in_track)),
-        "recording_id": _constant(unit.recording_id, len(in_track)),
         "detector": pa.array(committee.names, pa.string()).take(pa.array(boxes.member[in_track])),
         "box_index": pa.array(box_index[in_track]),
         "track_id": pa.array(followed.track_id[in_track]),
     }
     return Scored(
-        frames=frames,
+        frames=frames.select([name for name in frames.column_names if name in SCORES.names]),
         signals=signals | followed.signals,
-        tracks=pa.table([columns[f.name] for f in TRACKS], schema=TRACKS),
+        tracks=pa.table(tracks),
         track_count=int(followed.track_id.max(initial=-1)) + 1,
         looked=boxes.ran[:, 0],
     )
+
+
+def track_rows(one: Scored, unit: Unit, committee: Committee) -> pa.Table:
+    """Rows of ``tracks``."""
+    names = {"committee_id": committee.committee_id, "recording_id": unit.recording_id}
+    columns = {name: one.tracks[name] for name in one.tracks.column_names}
+    columns |= {name: _constant(text, len(one.tracks)) for name, text in names.items()}
+    return pa.table([columns[f.name] for f in TRACKS], schema=TRACKS)
 
 
 def _constant(text: str, rows: int) -> pa.ChunkedArray:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mining.committee import Committee, committee_of
+from mining.committee import Committee, committee_of, load_member
 from mining.config import Config
 from mining.decode import Decoder
 from mining.footage import FootageError
@@ -180,11 +180,9 @@ def _of_images(config: Config, paths: list[str]) -> dict[str, FloatArray]:
     if not paths:
         return {}
     pixels = _pixels(config, paths)
-    import detectors  # torch: only where there is an image to look at
-    from detectors.classes import ClassMap
-    from detectors.preprocess import Batch
+    from detectors.preprocess import Batch  # torch: only where there is an image to look at
 
-    primary = detectors.load(config.resolved_detectors[0], ClassMap.load(config.classes_path))
+    primary = load_member(config, 0)
     found = {}
     for path, rgb in zip(paths, pixels, strict=True):  # one by one: images differ in size
         predictions = primary.predict(Batch([rgb]))

@@ -143,19 +143,33 @@ def at_once(
     waiting: deque[tuple[Future[object] | None, Callable[[], None]]] = deque()
     pool = ThreadPoolExecutor(workers, "write")
 
+    begun = 0
+
     def settle(most: int) -> None:
-        while len(waiting) > most:
-            work, then = waiting.popleft()
+        """Tell of what is done, and wait until no more than so many are not."""
+        nonlocal begun
+        while waiting:
+            work, then = waiting[0]
             if work is not None:
+                if begun <= most and not work.done():
+                    return
                 work.result()
+                begun -= 1
+            waiting.popleft()
             then()
 
     def later(work: Callable[[], object] | None, then: Callable[[], None]) -> None:
+        nonlocal begun
         settle(depth - 1)
+        begun += work is not None
         waiting.append((None if work is None else pool.submit(work), then))
 
     try:
         yield later
         settle(0)
     finally:
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            pool.shutdown()  # told to stop while it waits: what is being done ends
+            raise

@@ -101,8 +101,40 @@ def test_wrong_numbers_are_not_used(
     found, wanted = detector.predict(Batch(frames)), plain.predict(Batch(frames))
     assert_close(found, wanted)
     [message] = caplog.messages
-    assert "yolov8n_weather: OpenVINO's numbers are off by 0.5 at " in message
+    assert "yolov8n_weather: OpenVINO's numbers are off by 0.00" in message
+    assert ", 0.5, 0.0" in message
     assert "torch goes on in fp32" in message
+
+
+@pytest.mark.usefixtures("bf16")
+def test_neither_are_numbers_that_are_none(
+    shared_data: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(self: Any, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        edges, logits, deepest = real(self, image)
+        logits[0, 0, 0] = torch.nan
+        return edges, logits, deepest
+
+    real = compiled._OfOneSize.__call__
+    monkeypatch.setattr(compiled._OfOneSize, "__call__", wrong)
+    detector: Any = detectors.load(shared_data / "weights" / "yolov8n_weather.pt", precision="bf16", device="cpu")  # fmt: skip
+    assert not detector.predict(Batch(frames)).errors
+    assert "nan" in caplog.text
+
+
+@pytest.mark.usefixtures("bf16")
+def test_torch_runs_sizes_that_it_refuses(
+    shared_data: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Any, image: torch.Tensor) -> None:
+        raise RuntimeError("Check failed at\n src/plugins/intel_cpu")
+
+    monkeypatch.setattr(Compiled, "_compile", refuse)
+    path = shared_data / "weights" / "yolov8n_weather.pt"
+    plain, detector = (detectors.load(path, precision=p, device="cpu") for p in ("fp32", "bf16"))
+    assert_close(detector.predict(Batch(frames)), plain.predict(Batch(frames)))
+    [message] = caplog.messages  # once, not for every frame
+    assert "OpenVINO cannot run it (Check failed at src/plugins/intel_cpu) at 320 x 192 pixels" in message
 
 
 def assert_close(found: Any, wanted: Any) -> None:
@@ -125,6 +157,17 @@ def test_torch_runs_what_it_cannot(
     assert len(detector.predict(Batch(frames)).frame_index)
 
 
+@pytest.mark.usefixtures("bf16")
+def test_torch_runs_all_where_it_is_not_there(
+    shared_data: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "detectors.compiled", None)
+    detector: Any = detectors.load(shared_data / "weights" / "yolov8n_weather.pt", precision="bf16", device="cpu")  # fmt: skip
+    assert "OpenVINO cannot run it, torch does: import of detectors.compiled halted" in caplog.text
+    assert len(detector.predict(Batch(frames)).frame_index)
+
+
+@pytest.mark.usefixtures("bf16")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_other_formats_are_torchs(shared_data: Path, precision: Any) -> None:
     detector: Any = detectors.load(shared_data / "weights" / "yolov8n_weather.pt", precision=precision, device="cpu")  # fmt: skip

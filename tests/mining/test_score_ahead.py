@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 
 from mining import score_ahead
@@ -114,3 +116,19 @@ def test_what_cannot_be_read_is_raised_in_its_turn(store: Store) -> None:
         found += ones
     assert len(found) == 2
     assert children() == before
+
+
+def test_of_a_part_of_a_table_no_more_is_sent(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mining compact` puts shards together; pyarrow would send all that lies beside one."""
+    [unit] = units_of(store, KNOWN, NAMES[1:2])
+    real = Store.read
+
+    def part(self: Store, table: str, *where: Any) -> pa.Table:
+        rows = real(self, table, *where)
+        return pa.concat_tables([rows] * 10_000).combine_chunks().slice(len(rows), len(rows))
+
+    one = score_ahead._score(str(store.root), KNOWN, unit, ScoreConfig(), Learned())
+    monkeypatch.setattr(Store, "read", part)
+    again = score_ahead._score(str(store.root), KNOWN, unit, ScoreConfig(), Learned())
+    assert_same([again], [one])
+    assert len(pickle.dumps(again, 5)) < 1.1 * len(pickle.dumps(one, 5)) < 50_000

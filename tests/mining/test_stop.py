@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 HELD_BACK = """
 import os, signal, time
@@ -23,6 +24,34 @@ try:
     time.sleep(0.1)
 except Terminated:
     print("at once")
+"""
+# OpenVINO asks a Python object for each operation that it converts, and makes a RuntimeError of its own of whatever that raises.
+CONVERTS = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from detectors import compiled, ultralytics
+from detectors.types import DetectorSpec
+from mining import committee, stop
+from mining.types import Terminated
+ultralytics.cpu_has = lambda precision: True
+
+def asked(self):
+    if not sent:
+        sent.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    return real(self)
+
+sent = []
+real = compiled.TorchScriptPythonDecoder.get_op_type
+compiled.TorchScriptPythonDecoder.get_op_type = asked
+config = SimpleNamespace(resolved=lambda spec: spec)
+stop.listen()
+try:
+    committee.load_alone(config, DetectorSpec(sys.argv[1], precision="bf16", device="cpu"))
+    print("behind it")
+except Terminated:
+    print("stopped", *sent)
 """
 # Two signals of which Python ran the handler once, or not yet: a thread interrupts queries, until it is told to leave off.
 FORGOTTEN = """
@@ -160,9 +189,9 @@ for _ in range(3):
 """
 
 
-def said(code: str) -> list[str]:
+def said(code: str, *arguments: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -170,6 +199,10 @@ def said(code: str) -> list[str]:
 
 def test_a_signal_that_is_held_back_is_raised_at_the_end_of_the_block() -> None:
     assert said(HELD_BACK) == ["to its end", "stopped", "at once"]
+
+
+def test_a_signal_while_a_network_is_converted_is_not_taken_for_its_fault(shared_data: Path) -> None:
+    assert said(CONVERTS, str(shared_data / "weights" / "yolov8n_weather.pt")) == ["stopped 1"]
 
 
 def test_what_is_forgotten_interrupts_nothing_any_more() -> None:
