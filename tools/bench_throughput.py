@@ -287,6 +287,7 @@ if len(sys.argv) == 5:  # a night loads its detectors once; `predict` and the ba
         picture = next(clip.decode(video=0)).to_ndarray(format="rgb24")
     for member in loaded[0]:
         member.predict(Batch([picture]))
+    del member
     detect_objects.load_members = lambda config: loaded.pop()  # nothing else holds on to them
 seconds, frames = 0.0, 0
 for stage in sys.argv[2:]:
